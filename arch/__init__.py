@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What differs between architectures: one module each, data and small functions."""
+
+import importlib
+import pkgutil
+import platform
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Arch:
+    """An architecture."""
+
+    name: str
+    machines: tuple[str, ...]  # what uname -m prints
+    never: dict[str, str] = field(default_factory=dict)  # feature -> why it cannot exist there
+
+
+class UnknownArchitecture(Exception):
+    """No module of `arch/` knows the machine."""
+
+
+def architectures() -> tuple[Arch, ...]:
+    """The `ARCH` of every module here."""
+    return tuple(
+        importlib.import_module(f"arch.{module.name}").ARCH
+        for module in pkgutil.iter_modules(__path__)
+    )
+
+
+def current(machine: str = "") -> Arch:
+    """The architecture of `machine`, this one by default. Raises UnknownArchitecture."""
+    machine = machine or platform.machine()
+    for arch in architectures():
+        if machine in arch.machines:
+            return arch
+    raise UnknownArchitecture(f"no module in arch/ names the machine {machine!r}: add one")

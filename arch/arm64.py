@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0
+"""64-bit ARM with 4, 16 or 64 KiB pages (arch/arm64/Kconfig)."""
+
+from arch import Arch
+
+ARCH = Arch(
+    "arm64",
+    machines=("aarch64",),
+    never={"soft_dirty": "arm64 does not select HAVE_ARCH_SOFT_DIRTY"},
+)

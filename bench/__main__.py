@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Compare the speed of this suite with that of the kernel's own C test of KSM.
+
+The two are run in turn, first on the machine as it is, then beside a program that keeps KSM busy.
+The last line printed is a JSON object of the ratios of our times to the C program's. The C program
+is built from Debian's kernel source, which is fetched the first time. KSM's settings are put back
+after each run. Exit status: 0 measured, 1 failed, 2 not possible here or wrong usage.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from types import FrameType
+
+from bench import compare
+from bench.busy_neighbour import NeighbourError
+from bench.cprogram import SOURCE_PACKAGE, BuildError, build
+from bench.settings import SYSFS, SettingsError
+from guests.cache import CacheError
+from guests.debian import FetchError
+
+FAILURES = (
+    BuildError,
+    CacheError,
+    FetchError,
+    NeighbourError,
+    SettingsError,
+    compare.BenchError,
+    OSError,
+)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--pairs", type=_count, default=5, help="runs of each on the quiet machine (default: 5)"
+    )
+    parser.add_argument(
+        "--busy-pairs", type=_count, default=2, help="runs of each when KSM is busy (default: 2)"
+    )
+    parser.add_argument(
+        "--source",
+        default=SOURCE_PACKAGE,
+        metavar="PACKAGE",
+        help=f"Debian package of the kernel source (default: {SOURCE_PACKAGE})",
+    )
+    return parser.parse_args()
+
+
+def _obstacle() -> str | None:
+    """Return why nothing can be measured here, if so."""
+    if not SYSFS.is_dir():
+        return f"there is no {SYSFS}: this kernel has no KSM (CONFIG_KSM), or /sys is not mounted"
+    if os.geteuid() != 0:
+        return f"KSM's settings need root, but this is uid {os.geteuid()}: run it with sudo"
+    return None
+
+
+def _end(signal_number: int, _frame: FrameType | None) -> None:
+    """Turn a signal into an exception, so that programs are ended and settings put back."""
+    sys.exit(128 + signal_number)
+
+
+def main() -> int:
+    """Build, measure and report."""
+    options = _options()
+    obstacle = _obstacle()
+    if obstacle:
+        print(f"bench: {obstacle}", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGHUP, _end)
+    try:
+        print(f"building the C program from {options.source}, unless cached", flush=True)
+        program = build(options.source)
+        runs = compare.compare(program, options.pairs, options.busy_pairs)
+    except FAILURES as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    print("\n".join(compare.summary(runs)))
+    print(json.dumps(compare.ratios(runs)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The plugins of the suite."""
+
+pytest_plugins = (
+    "plugins.requirements",
+    "plugins.upstream_bug",
+    "plugins.evidence",
+    "plugins.kernel_log",
+    "plugins.ksm",
+    "plugins.processes",
+)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The settings as they were before the first change, on disk, and the way back to them."""
+
+import errno
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from uapi.settings import read_value, write_value
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+KSM = "sys/kernel/mm/ksm"
+THP = "sys/kernel/mm/transparent_hugepage"
+OTHERS = ("proc/sys/kernel/task_delayacct",)
+BUSY_DEADLINE = 1.0  # s; with run=2 nothing is shared, and nothing new gets shared
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What to restore, and the boot it is true of."""
+
+    boot_id: str
+    values: dict[str, str]  # path below the root -> value
+    nothing_merged: bool  # no page was merged, and nothing was merging any
+
+
+def writable_files(root: Path) -> list[Path]:
+    """Every setting the suite may change, and whatever lies beside it."""
+    files = [
+        path
+        for directory in (root / KSM, root / THP, root / THP / "khugepaged")
+        if directory.is_dir()
+        for path in sorted(directory.iterdir())
+    ]
+    files += [root / name for name in OTHERS]
+    return [path for path in files if path.is_file() and path.stat().st_mode & 0o200]
+
+
+def take(root: Path = Path("/")) -> Journal:
+    """Read every setting. Raises OSError."""
+    ksm = root / KSM
+    values = {str(path.relative_to(root)): read_value(path) for path in writable_files(root)}
+    zero_pages = ksm / "ksm_zero_pages"
+    merged = int(read_value(ksm / "pages_shared")) or (
+        int(read_value(zero_pages)) if zero_pages.exists() else 0
+    )
+    idle = not merged and values[f"{KSM}/run"] != "1"
+    return Journal(read_value(BOOT_ID), values, idle)
+
+
+def save(journal: Journal, path: Path) -> None:
+    """Write the whole journal or none of it, and wait until it is on the disk."""
+    draft = path.with_suffix(".draft")
+    with draft.open("w") as file:
+        json.dump(asdict(journal), file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.rename(path)
+
+
+def load(path: Path) -> Journal | None:
+    """The journal on disk; None where there is none or it is of an earlier boot.
+
+    A boot sets every setting anew, so what an earlier one left needs no repair.
+    """
+    try:
+        journal = Journal(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    return journal if journal.boot_id == read_value(BOOT_ID) else None
+
+
+def restore(journal: Journal, root: Path = Path("/")) -> list[str]:
+    """Put every setting back; returns what could not be, in words."""
+    if _must_unmerge(journal, root):
+        write_value(root / KSM / "run", "2")
+    return apply(journal.values, root)
+
+
+def _must_unmerge(journal: Journal, root: Path) -> bool:
+    """Whether nothing was merged before, or zero pages were placed where none were asked for."""
+    if journal.nothing_merged:
+        return True
+    placed = root / KSM / "ksm_zero_pages"
+    return (
+        journal.values.get(f"{KSM}/use_zero_pages") == "0"
+        and placed.exists()
+        and read_value(placed) != "0"
+    )
+
+
+def apply(values: dict[str, str], root: Path = Path("/")) -> list[str]:
+    """Bring settings to `values`, in an order the kernel accepts; returns what failed, in words.
+
+    Names are paths below `root`; one that already has its value is not written.
+    """
+    problems: list[str] = []
+    for name in sorted(values, key=_rank):
+        try:
+            _bring_to(root / name, values[name])
+        except OSError as error:
+            if not _refused_by_advisor(name, values):
+                problems.append(str(error))
+    return problems
+
+
+def _rank(name: str) -> tuple[int, str]:
+    """The advisor first, `run` last: nothing is scanned before all else is in place."""
+    if name == f"{KSM}/run":
+        return 2, name
+    return (0 if name == f"{KSM}/advisor_mode" else 1), name
+
+
+def _refused_by_advisor(name: str, values: dict[str, str]) -> bool:
+    """The advisor owns pages_to_scan while it is on."""
+    return name == f"{KSM}/pages_to_scan" and values.get(f"{KSM}/advisor_mode") == "scan-time"
+
+
+def _bring_to(path: Path, value: str) -> None:
+    """Write where it differs; what is busy is retried with everything unmerged, for a while."""
+    if read_value(path) == value:
+        return
+    end = time.monotonic() + BUSY_DEADLINE
+    while True:
+        try:
+            return write_value(path, value)
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > end:
+                raise
+        write_value(path.with_name("run"), "0")
+        write_value(path.with_name("run"), "2")

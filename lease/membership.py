@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Taking part in the use of this kernel's KSM: every worker of every run is a member.
+
+The first member saves the settings in the journal and starts the guardian. Whoever finds itself
+last puts them back; when that was SIGKILL, it is the guardian.
+"""
+
+import fcntl
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+from lease import journal
+from lease.locks import FairLock, Lock
+
+ROOT = Path(__file__).parent.parent
+DIRECTORY = Path("/run/ksmtests")
+RESTORE_DEADLINE = 10.0  # s
+
+
+class UnsafeDirectory(Exception):
+    """Somebody else could change the journal."""
+
+
+def _open_directory(directory: Path) -> None:
+    directory.mkdir(mode=0o700, exist_ok=True)
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise UnsafeDirectory(
+            f"{directory} is not a directory of user {os.geteuid()} alone "
+            f"(owner {status.st_uid}, mode {status.st_mode:o}): remove it"
+        )
+
+
+def _linked(lock: Lock) -> bool:
+    """Whether the lock's file is still the one under its name."""
+    try:
+        return os.stat(lock.path).st_ino == lock.inode
+    except FileNotFoundError:
+        return False
+
+
+def open_members(directory: Path, mode: int) -> Lock:
+    """The members' lock, held in `mode`; the last member removes the file, so look again."""
+    while True:
+        _open_directory(directory)
+        try:
+            lock = Lock(directory / "members")
+        except FileNotFoundError:
+            continue
+        lock.acquire(mode)
+        if _linked(lock):
+            return lock
+        lock.close()
+
+
+class Membership:
+    """This process's part; `lease` is the lock its tests take."""
+
+    def __init__(self, directory: Path = DIRECTORY) -> None:
+        """Raises OSError where settings cannot be read, UnsafeDirectory, LockTimeout."""
+        self.directory = directory
+        self._members = open_members(directory, fcntl.LOCK_SH)
+        self.lease = FairLock(directory)
+        self.repaired = False
+        self._prepare()
+
+    def _prepare(self) -> None:
+        preparing = Lock(self.directory / "preparing")
+        preparing.acquire(fcntl.LOCK_EX)
+        try:
+            path = self.directory / "journal.json"
+            guarded = not _obtainable(self.directory / "guardian")
+            if journal.load(path) is None:
+                journal.save(journal.take(), path)
+            elif not guarded:
+                self.repaired = True
+            if not guarded:
+                start_guardian(self.directory)
+        finally:
+            preparing.close()
+
+    def leave(self) -> list[str]:
+        """End the membership; the last one restores. Returns what could not be restored."""
+        self.lease.close()
+        self._members.release()
+        try:
+            if self._members.try_acquire(fcntl.LOCK_EX):
+                return restore_and_clear(self.directory)
+            # Somebody who restores holds it exclusively: its end is ours to see.
+            self._members.acquire(fcntl.LOCK_SH, RESTORE_DEADLINE)
+            return []
+        finally:
+            self._members.close()
+
+
+def _obtainable(path: Path) -> bool:
+    lock = Lock(path)
+    try:
+        return lock.try_acquire(fcntl.LOCK_EX)
+    finally:
+        lock.close()
+
+
+def start_guardian(directory: Path) -> None:
+    """Start the guardian; it is on guard when this returns. Raises CalledProcessError."""
+    subprocess.run(
+        [sys.executable, "-S", "-m", "lease.guardian", str(directory)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+
+
+def restore_and_clear(directory: Path) -> list[str]:
+    """Restore from the journal and remove the directory; the members' lock must be ours alone."""
+    found = journal.load(directory / "journal.json")
+    problems = journal.restore(found) if found else []
+    for name in ("journal.json", "gate", "lease", "preparing", "guardian", "members"):
+        (directory / name).unlink(missing_ok=True)
+    try:
+        directory.rmdir()
+    except OSError:
+        # A new member is already creating its files.
+        pass
+    return problems

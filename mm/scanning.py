@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Waiting for ksmd: by what it did, never by the clock; time only tells that it does nothing.
+
+ksmd may stand in the middle of its list, so n complete passes are n + 1 steps of full_scans.
+"""
+
+import time
+from collections.abc import Callable
+
+from mm.region import Region
+from uapi.ksm import Ksm
+from uapi.pagemap import PageKind
+
+MERGED_KINDS = (PageKind.KSM, PageKind.ZERO)
+PASSES_TO_MERGE = 30  # two do; a page under migration or in a CPU's batch is refused meanwhile
+STALL_DEADLINE = 60.0  # s without any progress of ksmd
+POLL = (0.0002, 0.005)  # s, first and longest
+
+
+class NotMerged(Exception):
+    """ksmd passed over pages again and again and did not merge them."""
+
+
+class KsmdStalled(Exception):
+    """ksmd does not advance."""
+
+
+def _progress(ksm: Ksm) -> tuple[int, int]:
+    scanned = ksm.pages_scanned if ksm.has("pages_scanned") else 0
+    return ksm.full_scans, scanned
+
+
+def _settings(ksm: Ksm) -> str:
+    return ", ".join(f"{name} {value}" for name, value in ksm.values().items())
+
+
+def wait_until(ksm: Ksm, done: Callable[[], bool], passes: int) -> bool:
+    """Wait until `done()`, for at most `passes` complete passes of ksmd; whether it came true.
+
+    Raises KsmdStalled when ksmd makes no progress for STALL_DEADLINE seconds.
+    """
+    last = _progress(ksm)
+    final_scan = last[0] + passes + 1
+    stalled_at = time.monotonic() + STALL_DEADLINE
+    interval = POLL[0]
+    while True:
+        # Order matters: what the last pass did must be seen by the last look.
+        current = _progress(ksm)
+        if done():
+            return True
+        if current[0] >= final_scan:
+            return False
+        if current != last:
+            last, stalled_at = current, time.monotonic() + STALL_DEADLINE
+        elif time.monotonic() > stalled_at:
+            raise KsmdStalled(
+                f"ksmd has not advanced for {STALL_DEADLINE:.0f} s: {_settings(ksm)}"
+            )
+        time.sleep(interval)
+        interval = min(2 * interval, POLL[1])
+
+
+def wait_for_passes(ksm: Ksm, passes: int) -> None:
+    """Wait for complete passes over all memory there is. Raises KsmdStalled."""
+    wait_until(ksm, lambda: False, passes)
+
+
+def is_merged(region: Region) -> bool:
+    """Whether each page is a KSM page or the zero page."""
+    stat = region.process.ksm_stat()
+    counted = (stat.zero_pages or 0) + region.process.merging_pages
+    # The counters cost one small read, the page tables several: look there last.
+    if stat.zero_pages is not None and counted < region.pages:
+        return False
+    return all(state.kind in MERGED_KINDS for state in region.states())
+
+
+def wait_until_merged(ksm: Ksm, region: Region) -> None:
+    """Wait until every page of the region is merged. Raises NotMerged, KsmdStalled."""
+    if not wait_until(ksm, lambda: is_merged(region), PASSES_TO_MERGE):
+        raise NotMerged(
+            f"{PASSES_TO_MERGE} passes of ksmd left pages unmerged in {region.process.pid}: "
+            f"{region.describe()}; {region.process.ksm_stat()}; {_settings(ksm)}"
+        )

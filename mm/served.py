@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The far side of `mm.process`: a process that does what the test asks, call by call.
+
+It is single-threaded and holds nothing but the interpreter and `uapi`, so that a fork is cheap and
+its counters start at zero. It ends with its test: on the end of the connection, or of its parent.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle
+from typing import Any, NoReturn
+
+from uapi import libc
+from uapi.libc import PAGE_SIZE, ffi, lib, pointer
+
+_connection: Connection
+
+
+def serve(connection: Connection) -> NoReturn:
+    """Answer calls until the other side goes away."""
+    global _connection  # noqa: PLW0603 the fork changes which connection is this process's
+    _connection = connection
+    libc.prctl(lib.PR_SET_PDEATHSIG, signal.SIGKILL)
+    connection.send((True, os.getpid()))
+    while True:
+        try:
+            function, arguments = connection.recv()
+        except (EOFError, ConnectionError):
+            os._exit(0)
+        connection.send(_outcome(function, arguments))
+
+
+def _outcome(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[bool, Any]:
+    try:
+        return True, function(*arguments)
+    except Exception as error:  # noqa: BLE001 the test's side raises it again
+        return False, error
+
+
+def fork() -> int:
+    """Fork; the child serves a connection whose descriptor comes next over this one."""
+    handle = recv_handle(_connection)
+    pid = os.fork()
+    if pid:
+        os.close(handle)
+        return pid
+    _connection.close()
+    serve(Connection(handle))
+
+
+def execute(argv: list[str]) -> NoReturn:
+    """Replace the program by a fresh one that serves the same connection."""
+    os.set_inheritable(_connection.fileno(), True)
+    os.execv(argv[0], [*argv, str(_connection.fileno())])
+
+
+def exit_status(pid: int) -> int | None:
+    """Reap a child: its exit code, negative for a signal; None while it runs."""
+    reaped, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if reaped else None
+
+
+def fill(address: int, patterns: list[bytes]) -> None:
+    """Fill one page with each pattern, repeated; a pattern's length divides the page's."""
+    buffer = ffi.buffer(pointer(address), len(patterns) * PAGE_SIZE)
+    for page, pattern in enumerate(patterns):
+        start = page * PAGE_SIZE
+        buffer[start : start + PAGE_SIZE] = pattern * (PAGE_SIZE // len(pattern))
+
+
+def store(address: int, data: bytes) -> None:
+    """Write to memory with this process's own page faults."""
+    ffi.memmove(pointer(address), data, len(data))
+
+
+def load(address: int, length: int) -> bytes:
+    """Read memory with this process's own page faults."""
+    return bytes(ffi.buffer(pointer(address), length))
+
+
+def store_each(address: int, tokens: list[bytes]) -> None:
+    """Write one token to the start of each page."""
+    for page, token in enumerate(tokens):
+        store(address + page * PAGE_SIZE, token)
+
+
+def read_file_into(path: str, flags: int, address: int, length: int) -> int:
+    """read(2) from a file into memory; returns the bytes read."""
+    fd = os.open(path, os.O_RDONLY | flags)
+    try:
+        return libc.read_into(fd, address, length)
+    finally:
+        os.close(fd)
+
+
+def failing_fork() -> int:
+    """errno of a fork that must fail; a fork that succeeds is undone and gives 0."""
+    try:
+        pid = os.fork()
+    except OSError as error:
+        return error.errno or 0
+    if not pid:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return 0
+
+
+if __name__ == "__main__":
+    # Pickled functions name this module; __main__ must be the same one.
+    from mm import served
+
+    served.serve(Connection(int(sys.argv[1])))

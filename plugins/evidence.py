@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What a failure shows: the regions of the test, their counters, KSM's settings."""
+
+from collections.abc import Generator
+
+import pytest
+
+from mm.process import Process
+from mm.region import Region
+from uapi.ksm import Ksm
+
+SECTION = "KSM evidence"
+
+
+class Evidence:
+    """What a test works on; asked only if it fails."""
+
+    def __init__(self) -> None:
+        self.processes: list[Process] = []
+        self.regions: list[Region] = []
+
+    def watch(self, region: Region) -> Region:
+        """Show this region when the test fails."""
+        self.regions.append(region)
+        return region
+
+    def watch_process(self, process: Process) -> Process:
+        """Show this process's counters when the test fails."""
+        self.processes.append(process)
+        return process
+
+    def pids(self) -> frozenset[int]:
+        """The processes of the test, dead or alive."""
+        return frozenset(process.pid for process in self.processes)
+
+    def text(self) -> str:
+        """The state of everything watched, now."""
+        lines = [_process_line(process) for process in self.processes]
+        lines += [_region_line(region) for region in self.regions]
+        settings = Ksm().values()
+        lines.append("settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()))
+        return "\n".join(lines)
+
+
+def _process_line(process: Process) -> str:
+    try:
+        stat = process.ksm_stat()
+    except OSError:
+        return f"process {process.pid}: ended"
+    return (
+        f"process {process.pid}: ksm_zero_pages {stat.zero_pages}, "
+        f"ksm_merging_pages {stat.merging_pages}, ksm_rmap_items {stat.rmap_items}, "
+        f"profit {stat.process_profit} bytes"
+    )
+
+
+def _region_line(region: Region) -> str:
+    where = f"{region.pages} pages at {region.address:#x} of {region.process.pid}"
+    try:
+        return f"{where}: {region.describe()}"
+    except OSError as error:
+        return f"{where}: {error.strerror}"
+
+
+_KEY = pytest.StashKey[Evidence]()
+
+
+@pytest.fixture
+def evidence(request: pytest.FixtureRequest) -> Evidence:
+    """The evidence of this test."""
+    return request.node.stash.setdefault(_KEY, Evidence())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the evidence while the test's processes still live."""
+    report = yield
+    if call.excinfo and not report.skipped and _KEY in item.stash and call.when != "teardown":
+        report.sections.append((SECTION, item.stash[_KEY].text()))
+    return report

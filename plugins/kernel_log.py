@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The kernel log of each test: shown when it fails, and a defect in it fails the test."""
+
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from uapi.kmsg import KernelLog, is_trouble, taint
+
+_LINES = pytest.StashKey[list[str]]()
+_LOG = pytest.StashKey[KernelLog]()
+
+
+@pytest.fixture
+def kernel_log(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Watch the kernel log while a test of the kernel runs."""
+    tainted = taint()
+    with KernelLog() as log:
+        request.node.stash[_LINES] = []
+        request.node.stash[_LOG] = log
+        yield
+        lines = request.node.stash[_LINES]
+        lines += log.new_lines()
+    trouble = [line for line in lines if is_trouble(line)]
+    if trouble:
+        pytest.fail("the kernel reported during this test:\n" + "\n".join(lines), pytrace=False)
+    if taint() != tainted:
+        pytest.fail(
+            f"the kernel became tainted during this test: {tainted} -> {taint()}", pytrace=False
+        )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the kernel logged so far with a failed test."""
+    report = yield
+    if call.when == "call" and call.excinfo and _LOG in item.stash and not report.skipped:
+        item.stash[_LINES] += item.stash[_LOG].new_lines()
+        text = "\n".join(item.stash[_LINES]) or "(nothing)"
+        report.sections.append(("kernel log since the test began", text))
+    return report

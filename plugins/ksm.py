@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Who uses the kernel's one KSM: the fixtures `ksm` (with others) and `ksm_alone`.
+
+Under `ksm` a test may look at its own processes and wait for ksmd; all settings are those of
+`lease.common`. Under `ksm_alone` it may change settings, stop ksmd and read system-wide counters.
+"""
+
+import fcntl
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+import pytest
+
+from lease import common
+from lease.membership import Membership
+from mm import scanning
+from mm.ledger import Ledger
+from mm.region import Region
+from plugins.evidence import Evidence
+from uapi.ksm import Ksm, RunState
+from uapi.libc import lib
+
+
+OpenLedger: TypeAlias = Callable[[Region], Ledger]
+
+
+class SharedKsm:
+    """KSM while other tests use it too."""
+
+    def __init__(self) -> None:
+        self.settings = Ksm()
+
+    def merge(self, region: Region) -> Region:
+        """MADV_MERGEABLE, then wait until every page is merged. Raises NotMerged."""
+        region.advise(lib.MADV_MERGEABLE)
+        scanning.wait_until_merged(self.settings, region)
+        return region
+
+    def wait_until_merged(self, region: Region) -> None:
+        """Wait until every page is merged. Raises NotMerged."""
+        scanning.wait_until_merged(self.settings, region)
+
+    def wait_until(self, done: Callable[[], bool], passes: int = 10) -> bool:
+        """Wait until `done()`, for at most so many passes of ksmd; whether it came true."""
+        return scanning.wait_until(self.settings, done, passes)
+
+    def wait_for_passes(self, passes: int = 2) -> None:
+        """Let ksmd pass over all memory; two passes merge whatever it may merge."""
+        scanning.wait_for_passes(self.settings, passes)
+
+
+class KsmAlone(SharedKsm):
+    """KSM while no other test uses it: `settings` may be assigned."""
+
+    def stop(self) -> None:
+        """run=0: what is merged stays, nothing new is."""
+        self.settings.run = RunState.STOP
+
+    def start(self) -> None:
+        """run=1."""
+        self.settings.run = RunState.MERGE
+
+    def unmerge_all(self) -> None:
+        """run=2: unmerge every process's pages, then stop."""
+        self.settings.run = RunState.UNMERGE
+
+
+@pytest.fixture(scope="session")
+def membership() -> Iterator[Membership]:
+    """Settings are saved from here on, and put back when the last member leaves."""
+    member = Membership()
+    yield member
+    problems = member.leave()
+    if problems:
+        pytest.fail("KSM settings were not restored: " + "; ".join(problems), pytrace=False)
+
+
+@pytest.fixture
+def lease(request: pytest.FixtureRequest, membership: Membership) -> Iterator[None]:
+    """The right to use KSM until the test's processes are gone: alone or shared."""
+    if "ksm_alone" in request.fixturenames:
+        with membership.lease.hold(fcntl.LOCK_EX):
+            common.bring_into_force()
+            yield
+            common.bring_into_force()
+        return
+    while True:
+        with membership.lease.hold(fcntl.LOCK_SH):
+            if not common.differences():
+                yield
+                if changed := common.differences():
+                    pytest.fail(
+                        "another program changed settings during this test: " + "; ".join(changed),
+                        pytrace=False,
+                    )
+                return
+        # A test that had KSM alone was killed before it could tidy up, or nobody was first yet.
+        with membership.lease.hold(fcntl.LOCK_EX):
+            common.bring_into_force()
+
+
+@pytest.fixture
+def ksm(lease: None) -> SharedKsm:
+    """KSM under the common settings, shared with other tests."""
+    return SharedKsm()
+
+
+@pytest.fixture
+def ksm_alone(lease: None) -> KsmAlone:
+    """KSM for one test; the common settings are put back after it."""
+    return KsmAlone()
+
+
+@pytest.fixture
+def ledger(ksm_alone: KsmAlone, evidence: Evidence) -> OpenLedger:
+    """Keep KSM's books over an event: `with ledger(region) as books: …`."""
+    return lambda region: Ledger(ksm_alone.settings, region, evidence.pids)

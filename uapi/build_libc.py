@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The C declarations behind `uapi._libc`, and their generator: `python -m uapi.build_libc`.
+
+`_libc.py` is cffi's out-of-line ABI mode: pure Python, the same for every architecture, loaded
+with `_cffi_backend` alone. The constants below are those of asm-generic; `tests/test_cdef.py`
+compiles them against the machine's own headers.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import cffi
+
+GENERATED = Path(__file__).with_name("_libc.py")
+
+
+class Constant(NamedTuple):
+    """One `#define` of the kernel's user-space headers."""
+
+    name: str
+    value: int
+    since: str  # release whose headers brought it; older headers may lack it
+
+
+MMAN = (
+    Constant("PROT_NONE", 0, "2.6"),
+    Constant("PROT_READ", 1, "2.6"),
+    Constant("PROT_WRITE", 2, "2.6"),
+    Constant("MAP_SHARED", 0x01, "2.6"),
+    Constant("MAP_PRIVATE", 0x02, "2.6"),
+    Constant("MAP_FIXED", 0x10, "2.6"),
+    Constant("MAP_ANONYMOUS", 0x20, "2.6"),
+    Constant("MAP_NORESERVE", 0x4000, "2.6"),
+    Constant("MAP_FIXED_NOREPLACE", 0x100000, "4.17"),
+    Constant("MREMAP_MAYMOVE", 1, "2.6"),
+    Constant("MREMAP_FIXED", 2, "2.6"),
+    Constant("MREMAP_DONTUNMAP", 4, "5.7"),
+    Constant("MADV_DONTNEED", 4, "2.6"),
+    Constant("MADV_FREE", 8, "4.5"),
+    Constant("MADV_DONTFORK", 10, "2.6"),
+    Constant("MADV_DOFORK", 11, "2.6"),
+    Constant("MADV_MERGEABLE", 12, "2.6.32"),
+    Constant("MADV_UNMERGEABLE", 13, "2.6.32"),
+    Constant("MADV_HUGEPAGE", 14, "2.6.38"),
+    Constant("MADV_NOHUGEPAGE", 15, "2.6.38"),
+    Constant("MADV_WIPEONFORK", 18, "4.14"),
+    Constant("MADV_KEEPONFORK", 19, "4.14"),
+    Constant("MADV_COLD", 20, "5.4"),
+    Constant("MADV_PAGEOUT", 21, "5.4"),
+    Constant("MADV_POPULATE_READ", 22, "5.14"),
+    Constant("MADV_POPULATE_WRITE", 23, "5.14"),
+    Constant("MADV_COLLAPSE", 25, "6.1"),
+    Constant("MADV_GUARD_INSTALL", 102, "6.13"),
+    Constant("MADV_GUARD_REMOVE", 103, "6.13"),
+)
+PRCTL = (
+    Constant("PR_SET_PDEATHSIG", 1, "2.6"),
+    Constant("PR_SET_DUMPABLE", 4, "2.6"),
+    Constant("PR_SET_MEMORY_MERGE", 67, "6.4"),
+    Constant("PR_GET_MEMORY_MERGE", 68, "6.4"),
+)
+PTRACE = (
+    Constant("PTRACE_POKEDATA", 5, "2.6"),
+    Constant("PTRACE_DETACH", 17, "2.6"),
+    Constant("PTRACE_SEIZE", 0x4206, "3.4"),
+    Constant("PTRACE_INTERRUPT", 0x4207, "3.4"),
+)
+USERFAULTFD = (
+    Constant("UFFD_API", 0xAA, "4.3"),
+    Constant("UFFD_USER_MODE_ONLY", 1, "5.11"),
+    Constant("UFFD_FEATURE_PAGEFAULT_FLAG_WP", 1 << 0, "5.7"),
+    Constant("UFFD_FEATURE_WP_UNPOPULATED", 1 << 13, "6.4"),
+    Constant("UFFD_FEATURE_MOVE", 1 << 16, "6.8"),
+    Constant("UFFDIO_REGISTER_MODE_MISSING", 1 << 0, "4.3"),
+    Constant("UFFDIO_REGISTER_MODE_WP", 1 << 1, "5.7"),
+    Constant("UFFDIO_WRITEPROTECT_MODE_WP", 1 << 0, "5.7"),
+    Constant("UFFD_EVENT_PAGEFAULT", 0x12, "4.3"),
+    Constant("UFFD_PAGEFAULT_FLAG_WP", 1 << 1, "5.7"),
+    Constant("UFFDIO_API", 0xC018AA3F, "4.3"),
+    Constant("UFFDIO_REGISTER", 0xC020AA00, "4.3"),
+    Constant("UFFDIO_UNREGISTER", 0x8010AA01, "4.3"),
+    Constant("UFFDIO_WRITEPROTECT", 0xC018AA06, "5.7"),
+    Constant("UFFDIO_MOVE", 0xC028AA05, "6.8"),
+)
+IO_URING = (
+    Constant("IORING_REGISTER_BUFFERS", 0, "5.1"),
+    Constant("IORING_UNREGISTER_BUFFERS", 1, "5.1"),
+)
+SYSCALLS = (
+    Constant("SYS_io_uring_setup", 425, "5.1"),
+    Constant("SYS_io_uring_register", 427, "5.1"),
+    Constant("SYS_process_madvise", 440, "5.10"),
+)
+HEADERS = {
+    "sys/mman.h": (),
+    "linux/mman.h": MMAN,
+    "sys/prctl.h": (),
+    "linux/prctl.h": PRCTL,
+    "sys/ptrace.h": (),
+    "linux/ptrace.h": PTRACE,
+    "linux/userfaultfd.h": USERFAULTFD,
+    "linux/io_uring.h": IO_URING,
+    "sys/syscall.h": SYSCALLS,
+    "sys/uio.h": (),
+    "sys/ioctl.h": (),
+    "unistd.h": (),
+}
+CONSTANTS = tuple(constant for group in HEADERS.values() for constant in group)
+
+STRUCTS = """
+struct iovec { void *iov_base; size_t iov_len; };
+struct uffdio_api { uint64_t api; uint64_t features; uint64_t ioctls; };
+struct uffdio_range { uint64_t start; uint64_t len; };
+struct uffdio_register { struct uffdio_range range; uint64_t mode; uint64_t ioctls; };
+struct uffdio_writeprotect { struct uffdio_range range; uint64_t mode; };
+struct uffdio_move { uint64_t dst; uint64_t src; uint64_t len; uint64_t mode; int64_t move; };
+struct io_sqring_offsets {
+    uint32_t head, tail, ring_mask, ring_entries, flags, dropped, array, resv1; uint64_t user_addr;
+};
+struct io_cqring_offsets {
+    uint32_t head, tail, ring_mask, ring_entries, overflow, cqes, flags, resv1; uint64_t user_addr;
+};
+struct io_uring_params {
+    uint32_t sq_entries, cq_entries, flags, sq_thread_cpu, sq_thread_idle, features, wq_fd, resv[3];
+    struct io_sqring_offsets sq_off; struct io_cqring_offsets cq_off;
+};
+"""
+
+# mmap64: off_t is 32 bits wide where long is, and loff_t is not.
+FUNCTIONS = """
+void *mmap64(void *addr, size_t length, int prot, int flags, int fd, int64_t offset);
+int munmap(void *addr, size_t length);
+void *mremap(void *old_address, size_t old_size, size_t new_size, int flags, ...);
+int mprotect(void *addr, size_t len, int prot);
+int mlock(const void *addr, size_t len);
+int munlock(const void *addr, size_t len);
+int madvise(void *addr, size_t length, int advice);
+int prctl(int option, ...);
+long ptrace(int request, ...);
+int ioctl(int fd, unsigned long request, ...);
+long syscall(long number, ...);
+ssize_t process_vm_writev(int pid, const struct iovec *local_iov, unsigned long liovcnt,
+                          const struct iovec *remote_iov, unsigned long riovcnt,
+                          unsigned long flags);
+ssize_t read(int fd, void *buf, size_t count);
+"""
+
+CDEF = (
+    STRUCTS + FUNCTIONS + "".join(f"#define {c.name} {c.value}\n" for c in CONSTANTS)
+)
+
+
+def generate(target: Path) -> None:
+    """Write the pure-Python module to `target`."""
+    ffi = cffi.FFI()
+    ffi.cdef(CDEF)
+    ffi.set_source("uapi._libc", None)
+    ffi.emit_python_code(str(target))
+
+
+if __name__ == "__main__":
+    generate(GENERATED)

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The kernel log through /dev/kmsg (Documentation/ABI/testing/dev-kmsg)."""
+
+import errno
+import os
+import re
+from typing import Self
+
+RECORD_BYTES = 8192  # the kernel refuses to split a record: EINVAL where the buffer is too small
+
+_TROUBLE = re.compile(
+    r"WARNING: |BUG: |kernel BUG at |Oops|general protection fault|Unable to handle kernel|"
+    r"INFO: task .* blocked for more than|rcu: INFO: .* self-detected stall|"
+    r"possible circular locking dependency|Bad page state|Bad rss-counter state|"
+    r"Internal error: |watchdog: BUG|KASAN|KFENCE|UBSAN"
+)
+
+
+def is_trouble(message: str) -> bool:
+    """Whether a log line reports a defect of the kernel itself."""
+    return _TROUBLE.search(message) is not None
+
+
+class KernelLog:
+    """Messages logged from now on; a context manager."""
+
+    def __init__(self) -> None:
+        """Raises OSError where the log may not be read."""
+        self._fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        os.lseek(self._fd, 0, os.SEEK_END)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def new_lines(self) -> list[str]:
+        """What was logged since the last call, `[seconds] message` each."""
+        lines: list[str] = []
+        while True:
+            try:
+                record = os.read(self._fd, RECORD_BYTES).decode(errors="backslashreplace")
+            except BlockingIOError:
+                return lines
+            except OSError as error:
+                if error.errno != errno.EPIPE:
+                    raise
+                lines.append("(messages lost: the log was overwritten before it was read)")
+                continue
+            lines.append(_line(record))
+
+
+def _line(record: str) -> str:
+    head, _, text = record.partition(";")
+    microseconds = int(head.split(",")[2])
+    return f"[{microseconds / 1e6:.6f}] {text.splitlines()[0] if text else ''}"
+
+
+def taint() -> int:
+    """/proc/sys/kernel/tainted: a bit for each kind of trouble since boot."""
+    with open("/proc/sys/kernel/tainted") as file:
+        return int(file.read())

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0
+"""KSM's interface: /sys/kernel/mm/ksm, /proc/PID/ksm_stat and /proc/PID/ksm_merging_pages.
+
+Sources: Documentation/admin-guide/mm/ksm.rst, mm/ksm.c, fs/proc/base.c.
+"""
+
+import os
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from uapi.settings import Counter, Setting, SettingsDirectory, switch
+
+
+class RunState(IntEnum):
+    """Values of /sys/kernel/mm/ksm/run."""
+
+    STOP = 0  # keep what is merged
+    MERGE = 1  # scan and merge
+    UNMERGE = 2  # unmerge every process's pages, then stop
+
+
+class Ksm(SettingsDirectory):
+    """/sys/kernel/mm/ksm: settings are assignable, counters are not."""
+
+    default_root = Path("/sys/kernel/mm/ksm")
+
+    run = Setting(lambda text: RunState(int(text)), lambda state: str(int(state)))
+    sleep_millisecs = Setting(int)  # ms between batches
+    pages_to_scan = Setting(int)  # pages in a batch; EINVAL while an advisor is on
+    use_zero_pages = switch()
+    max_page_sharing = Setting(int)  # PTEs per KSM page, >= 2; EBUSY while pages are shared
+    merge_across_nodes = switch()  # EBUSY while pages are shared; CONFIG_NUMA
+    stable_node_chains_prune_millisecs = Setting(int)
+    smart_scan = switch()  # 6.7
+    advisor_mode = Setting(str)  # none, scan-time; 6.8
+    advisor_max_cpu = Setting(int)  # percent
+    advisor_min_pages_to_scan = Setting(int)
+    advisor_max_pages_to_scan = Setting(int)
+    advisor_target_scan_time = Setting(int)  # s
+
+    full_scans = Counter()  # run=2 sets it back to 0
+    pages_shared = Counter()
+    pages_sharing = Counter()
+    pages_unshared = Counter()
+    pages_volatile = Counter()
+    pages_scanned = Counter()  # 6.6
+    pages_skipped = Counter()  # 6.7
+    ksm_zero_pages = Counter()  # 6.6
+    general_profit = Counter()  # bytes, may be negative; 6.4
+    stable_node_chains = Counter()
+    stable_node_dups = Counter()
+
+    def rmap_items(self) -> int:
+        """Items of all mms: shown nowhere, but each is counted in one of these four."""
+        return self.pages_shared + self.pages_sharing + self.pages_unshared + self.pages_volatile
+
+
+@dataclass(frozen=True)
+class ProcessStat:
+    """/proc/PID/ksm_stat, pages unless said otherwise; None where the kernel has no such line."""
+
+    rmap_items: int | None
+    zero_pages: int | None  # 6.6
+    merging_pages: int | None
+    process_profit: int | None  # bytes; 6.4
+
+
+def parse_process_stat(text: str) -> ProcessStat:
+    """Parse ksm_stat; `ksm_merge_any: yes` and the like are left out.
+
+    Raises ValueError for a line that is neither form.
+    """
+    values: dict[str, int] = {}
+    for line in text.splitlines():
+        name, value = line.split()
+        if not name.endswith(":"):
+            values[name] = int(value)
+    return ProcessStat(
+        values.get("ksm_rmap_items"),
+        values.get("ksm_zero_pages"),
+        values.get("ksm_merging_pages"),
+        values.get("ksm_process_profit"),
+    )
+
+
+def process_stat(pid: int) -> ProcessStat:
+    """KSM's account of one mm. Raises OSError once the process is gone."""
+    return parse_process_stat(Path(f"/proc/{pid}/ksm_stat").read_text())
+
+
+def merging_pages(pid: int) -> int:
+    """/proc/PID/ksm_merging_pages: pages of the mm that share a KSM page (5.19)."""
+    return int(Path(f"/proc/{pid}/ksm_merging_pages").read_text())
+
+
+def zero_pages_of_others(own: frozenset[int]) -> int:
+    """KSM-placed zero pages in every mm but those of `own`: what the others add to the total.
+
+    Threads and CLONE_VM siblings share an mm; the sum counts a vfork child twice while it lives.
+    """
+    total = 0
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) not in own:
+            try:
+                text = Path(f"/proc/{entry}/ksm_stat").read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            total += parse_process_stat(text).zero_pages or 0 if text else 0
+    return total

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-2.0
+"""System calls through the C library: an error becomes an OSError that names call and arguments.
+
+Addresses are plain integers, so that they can be passed between processes. Lengths are bytes.
+"""
+
+import mmap as stdlib_mmap
+import os
+from typing import Any
+
+from uapi._libc import ffi
+
+lib: Any = ffi.dlopen(None)
+
+PAGE_SIZE = stdlib_mmap.PAGESIZE  # bytes
+MAP_FAILED = int(ffi.cast("uintptr_t", -1))
+LONG_BYTES = int(ffi.sizeof("long"))
+
+_ADVICE_NAMES = {getattr(lib, name): name for name in dir(lib) if name.startswith("MADV_")}
+
+
+def failure(call: str) -> OSError:
+    """The OSError for errno as the last call left it."""
+    return OSError(ffi.errno, f"{call}: {os.strerror(ffi.errno)}")
+
+
+def pointer(address: int) -> Any:
+    """A `void *` of `address`, for a call or a memory access in this process."""
+    return ffi.cast("void *", address)
+
+
+def _long(value: int) -> Any:
+    """A variadic argument: C promotes nothing for us."""
+    return ffi.cast("unsigned long", value)
+
+
+def mmap(
+    length: int,
+    prot: int = lib.PROT_READ | lib.PROT_WRITE,
+    flags: int = lib.MAP_PRIVATE | lib.MAP_ANONYMOUS,
+    *,
+    address: int = 0,
+    fd: int = -1,
+    offset: int = 0,
+) -> int:
+    """mmap(2); returns the address."""
+    mapped = int(
+        ffi.cast("uintptr_t", lib.mmap64(pointer(address), length, prot, flags, fd, offset))
+    )
+    if mapped == MAP_FAILED:
+        raise failure(f"mmap({address:#x}, {length}, {prot:#x}, {flags:#x}, {fd}, {offset})")
+    return mapped
+
+
+def munmap(address: int, length: int) -> None:
+    """munmap(2)."""
+    if lib.munmap(pointer(address), length):
+        raise failure(f"munmap({address:#x}, {length})")
+
+
+def mremap(
+    address: int, old_length: int, new_length: int, flags: int = 0, new_address: int = 0
+) -> int:
+    """mremap(2); returns the address after the call."""
+    moved = int(
+        ffi.cast(
+            "uintptr_t",
+            lib.mremap(pointer(address), old_length, new_length, flags, pointer(new_address)),
+        )
+    )
+    if moved == MAP_FAILED:
+        raise failure(
+            f"mremap({address:#x}, {old_length}, {new_length}, {flags:#x}, {new_address:#x})"
+        )
+    return moved
+
+
+def mprotect(address: int, length: int, prot: int) -> None:
+    """mprotect(2)."""
+    if lib.mprotect(pointer(address), length, prot):
+        raise failure(f"mprotect({address:#x}, {length}, {prot:#x})")
+
+
+def mlock(address: int, length: int) -> None:
+    """mlock(2)."""
+    if lib.mlock(pointer(address), length):
+        raise failure(f"mlock({address:#x}, {length})")
+
+
+def madvise(address: int, length: int, advice: int) -> None:
+    """madvise(2)."""
+    if lib.madvise(pointer(address), length, advice):
+        name = _ADVICE_NAMES.get(advice, str(advice))
+        raise failure(f"madvise({address:#x}, {length}, {name})")
+
+
+def process_madvise(pidfd: int, address: int, length: int, advice: int) -> int:
+    """process_madvise(2) over one range; returns the bytes advised."""
+    vector = ffi.new("struct iovec[1]", [(pointer(address), length)])
+    advised = lib.syscall(
+        lib.SYS_process_madvise, _long(pidfd), vector, _long(1), _long(advice), _long(0)
+    )
+    if advised < 0:
+        name = _ADVICE_NAMES.get(advice, str(advice))
+        raise failure(f"process_madvise({pidfd}, [{address:#x}+{length}], {name})")
+    return int(advised)
+
+
+def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
+    """prctl(2); returns what the call returns."""
+    result = lib.prctl(option, _long(arg2), _long(arg3), _long(arg4), _long(arg5))
+    if result < 0:
+        raise failure(f"prctl({option}, {arg2}, {arg3}, {arg4}, {arg5})")
+    return int(result)
+
+
+def set_memory_merge(enable: int) -> None:
+    """PR_SET_MEMORY_MERGE (Linux 6.4)."""
+    prctl(lib.PR_SET_MEMORY_MERGE, enable)
+
+
+def get_memory_merge() -> int:
+    """PR_GET_MEMORY_MERGE (Linux 6.4): 0 or 1."""
+    return prctl(lib.PR_GET_MEMORY_MERGE)
+
+
+def process_vm_writev(pid: int, address: int, data: bytes) -> int:
+    """process_vm_writev(2) of `data` to `address` in `pid`; returns the bytes written."""
+    buffer = ffi.from_buffer(data)
+    local = ffi.new("struct iovec[1]", [(buffer, len(data))])
+    remote = ffi.new("struct iovec[1]", [(pointer(address), len(data))])
+    written = lib.process_vm_writev(pid, local, 1, remote, 1, 0)
+    if written < 0:
+        raise failure(f"process_vm_writev({pid}, {address:#x}, {len(data)} bytes)")
+    return int(written)
+
+
+def ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> int:
+    """ptrace(2) for requests that return no data through errno."""
+    result = lib.ptrace(request, ffi.cast("int", pid), pointer(address), pointer(data))
+    if result < 0:
+        raise failure(f"ptrace({request:#x}, {pid}, {address:#x}, {data:#x})")
+    return int(result)
+
+
+def read_into(fd: int, address: int, length: int) -> int:
+    """read(2) straight into this process's memory; returns the bytes read."""
+    got = lib.read(fd, pointer(address), length)
+    if got < 0:
+        raise failure(f"read({fd}, {address:#x}, {length})")
+    return int(got)
+
+
+def ioctl(fd: int, request: int, argument: Any) -> int:
+    """ioctl(2) with a pointer argument."""
+    result = lib.ioctl(fd, _long(request), argument)
+    if result < 0:
+        raise failure(f"ioctl({fd}, {request:#x})")
+    return int(result)
+
+
+def pin_pages(address: int, length: int) -> int:
+    """Pin pages as an io_uring fixed buffer (IORING_REGISTER_BUFFERS); close the fd to unpin."""
+    parameters = ffi.new("struct io_uring_params *")
+    ring = lib.syscall(lib.SYS_io_uring_setup, _long(1), parameters)
+    if ring < 0:
+        raise failure("io_uring_setup(1)")
+    vector = ffi.new("struct iovec[1]", [(pointer(address), length)])
+    if lib.syscall(
+        lib.SYS_io_uring_register, _long(ring), _long(lib.IORING_REGISTER_BUFFERS), vector, _long(1)
+    ):
+        error = failure(f"io_uring_register({ring}, BUFFERS, [{address:#x}+{length}])")
+        os.close(ring)
+        raise error
+    return int(ring)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0
+"""userfaultfd(2): registration, write protection, moving pages.
+
+Source: Documentation/admin-guide/mm/userfaultfd.rst. Runs in the process whose memory it is for.
+"""
+
+import errno
+import os
+import platform
+
+from uapi.libc import ffi, failure, ioctl, lib
+
+# asm-generic's number is 282; these are older tables (arch/*/…/syscall.tbl).
+SYSCALL_NUMBERS = {
+    "x86_64": 323, "armv6l": 388, "armv7l": 388, "armv8l": 388,
+    "s390x": 355, "ppc64le": 364, "ppc64": 364,
+}
+GENERIC_SYSCALL_NUMBER = 282
+
+
+def features() -> int:
+    """UFFD_FEATURE_* bits the kernel offers. Raises OSError without CONFIG_USERFAULTFD."""
+    fd = _open()
+    try:
+        api = ffi.new("struct uffdio_api *", {"api": lib.UFFD_API})
+        ioctl(fd, lib.UFFDIO_API, api)
+        return int(api.features)
+    finally:
+        os.close(fd)
+
+
+def _open() -> int:
+    number = SYSCALL_NUMBERS.get(platform.machine(), GENERIC_SYSCALL_NUMBER)
+    fd = lib.syscall(number, ffi.cast("unsigned long", os.O_CLOEXEC | os.O_NONBLOCK))
+    if fd < 0:
+        raise failure("userfaultfd(O_CLOEXEC | O_NONBLOCK)")
+    return int(fd)
+
+
+def open_userfaultfd(wanted: int = 0) -> int:
+    """A userfaultfd with the features `wanted`. Raises OSError (EINVAL: one is unknown)."""
+    fd = _open()
+    api = ffi.new("struct uffdio_api *", {"api": lib.UFFD_API, "features": wanted})
+    try:
+        ioctl(fd, lib.UFFDIO_API, api)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def register(fd: int, address: int, length: int, mode: int) -> None:
+    """UFFDIO_REGISTER of a range, bytes."""
+    argument = ffi.new(
+        "struct uffdio_register *", {"range": {"start": address, "len": length}, "mode": mode}
+    )
+    ioctl(fd, lib.UFFDIO_REGISTER, argument)
+
+
+def write_protect(fd: int, address: int, length: int) -> None:
+    """UFFDIO_WRITEPROTECT of a range, bytes."""
+    argument = ffi.new(
+        "struct uffdio_writeprotect *",
+        {"range": {"start": address, "len": length}, "mode": lib.UFFDIO_WRITEPROTECT_MODE_WP},
+    )
+    ioctl(fd, lib.UFFDIO_WRITEPROTECT, argument)
+
+
+def move(fd: int, destination: int, source: int, length: int) -> int:
+    """UFFDIO_MOVE (Linux 6.8); returns the bytes moved."""
+    argument = ffi.new(
+        "struct uffdio_move *", {"dst": destination, "src": source, "len": length}
+    )
+    ioctl(fd, lib.UFFDIO_MOVE, argument)
+    return int(argument.move)
+
+
+def pending_events(fd: int) -> int:
+    """How many events wait to be read, at most one buffer of them; reading takes them."""
+    try:
+        return len(os.read(fd, 32 * 64)) // 32
+    except OSError as error:
+        if error.errno != errno.EAGAIN:
+            raise
+        return 0
