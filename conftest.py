@@ -8,4 +8,5 @@ pytest_plugins = (
     "plugins.kernel_log",
     "plugins.ksm",
     "plugins.processes",
+    "plugins.taskstats",
 )

@@ -5,6 +5,7 @@ import errno
 import os
 import platform
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ class Feature:
     since: str  # the kernel release that brought it
     probe: Callable[[], bool]
     kconfig: tuple[str, ...] = ()  # symbols it depends on
+    otherwise: str = ""  # why any kernel may lack it: hardware, mounts, settings
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,43 @@ def _page_pinning() -> bool:
     return True
 
 
+def _cross_memory_attach() -> bool:
+    try:
+        libc.process_vm_writev(os.getpid(), 0, b"")
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            return False
+        raise
+    return True
+
+
+def _mremap_dontunmap() -> bool:
+    address = libc.mmap(libc.PAGE_SIZE)
+    flags = lib.MREMAP_MAYMOVE | lib.MREMAP_DONTUNMAP
+    try:
+        moved = libc.mremap(address, libc.PAGE_SIZE, libc.PAGE_SIZE, flags)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return False
+        raise
+    finally:
+        libc.munmap(address, libc.PAGE_SIZE)
+    libc.munmap(moved, libc.PAGE_SIZE)
+    return True
+
+
+def _direct_io() -> bool:
+    """Whether the file system of temporary files takes O_DIRECT."""
+    with tempfile.NamedTemporaryFile() as file:
+        try:
+            os.close(os.open(file.name, os.O_RDONLY | os.O_DIRECT))
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return False
+            raise
+    return True
+
+
 def _soft_dirty() -> bool:
     """A page just written is soft-dirty wherever the bit exists."""
     address = libc.mmap(libc.PAGE_SIZE)
@@ -129,8 +168,19 @@ _ALL = (
         _advice(lib.MADV_COLLAPSE),
         ("CONFIG_TRANSPARENT_HUGEPAGE",),
     ),
+    Feature("mremap_dontunmap", "5.7", _mremap_dontunmap),
+    Feature("free_advice", "4.5", _advice(lib.MADV_FREE)),
+    Feature("reclaim_advice", "5.4", _advice(lib.MADV_PAGEOUT)),
     Feature("guard_advice", "6.13", _advice(lib.MADV_GUARD_INSTALL)),
     Feature("page_pinning", "5.1", _page_pinning, ("CONFIG_IO_URING",)),
+    Feature("populate_advice", "5.14", _advice(lib.MADV_POPULATE_WRITE)),
+    Feature("cross_memory_attach", "3.2", _cross_memory_attach, ("CONFIG_CROSS_MEMORY_ATTACH",)),
+    Feature(
+        "direct_io",
+        "2.6",
+        _direct_io,
+        otherwise=f"the file system of {tempfile.gettempdir()} does not take O_DIRECT",
+    ),
     Feature(
         "copy_on_write_accounting",
         "6.0",
@@ -139,7 +189,12 @@ _ALL = (
     ),
     Feature("soft_dirty", "3.11", _soft_dirty, ("CONFIG_MEM_SOFT_DIRTY",)),
     Feature("vmstat_cow_ksm", "5.19", _line("/proc/vmstat", "cow_ksm"), ("CONFIG_KSM",)),
-    Feature("heuristic_overcommit", "2.6", _overcommit_is_heuristic),
+    Feature(
+        "heuristic_overcommit",
+        "2.6",
+        _overcommit_is_heuristic,
+        otherwise="vm.overcommit_memory is not 0",
+    ),
 )
 FEATURES = {feature.name: feature for feature in _ALL}
 

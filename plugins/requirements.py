@@ -37,6 +37,8 @@ def resolve(
                 return Verdict(run=False, reason=f"{feature.name}: {lacking}")
     if feature.probe():
         return Verdict(run=True)
+    if feature.otherwise:
+        return Verdict(run=False, reason=f"{feature.name}: {feature.otherwise}")
     if release_numbers(release) < release_numbers(feature.since):
         return Verdict(
             run=False, reason=f"{feature.name} came with {feature.since}; this is {release}"

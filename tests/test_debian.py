@@ -187,7 +187,7 @@ def test_mirror_in_mid_sync_is_given_up(archive: Archive) -> None:
 
 def test_unreachable_mirror_is_an_error_with_the_way_out(archive: Archive) -> None:
     archive.fail("update", UNREACHABLE, times=99)
-    with pytest.raises(FetchError, match="(?s)KSMTESTS_DEBIAN_MIRROR.*Could not connect"):
+    with pytest.raises(FetchError, match=r"(?s)KSMTESTS_DEBIAN_MIRROR.*Could not connect"):
         fetch(TOOL)
     assert archive.log.count("update") == 1
 
@@ -330,7 +330,7 @@ Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 
 @pytest.fixture
 def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty apt configuration."""
+    """Make an empty apt configuration."""
     monkeypatch.delenv(mirror.OVERRIDE, raising=False)
     (tmp_path / "sources.list.d").mkdir()
     return tmp_path

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Every way to unshare KSM-placed zero pages takes them out of both counts, and only them."""
+
+import pytest
+
+from ksmtests.expectations import (
+    assert_not_mergeable,
+    assert_unmerged,
+    assert_zero_pages,
+    overwritten,
+)
+from mm.process import Process
+from mm.region import ZEROS, Region, unique_tokens
+from plugins.ksm import KsmAlone, OpenLedger
+from plugins.processes import RegionFactory
+from plugins.taskstats import CopyCount
+from uapi import libc
+from uapi.libc import PAGE_SIZE, lib
+from uapi.vmstat import read_vmstat
+
+pytestmark = pytest.mark.needs("ksm_zero_pages", "page_frames")
+
+
+def test_unmergeable_unshares(zeros: Region, ledger: OpenLedger) -> None:
+    """MADV_UNMERGEABLE over a part unshares that part alone."""
+    unmerged, kept = zeros.halves()
+    with ledger(zeros) as books:
+        unmerged.advise(lib.MADV_UNMERGEABLE)
+    books.assert_change(zero_pages=-unmerged.pages, anonymous=unmerged.pages)
+    assert_unmerged(unmerged, bytes(unmerged.length))
+    assert_not_mergeable(unmerged)
+    assert_zero_pages(kept)
+
+
+def test_write_fault_unshares(zeros: Region, ledger: OpenLedger) -> None:
+    """A write unshares its page alone; the page holds what was written and zeros."""
+    with ledger(zeros) as books:
+        zeros.write(page=7, data=b"x")
+    books.assert_change(zero_pages=-1, anonymous=1)
+    assert_unmerged(zeros.part(7, 1), b"x" + bytes(PAGE_SIZE - 1))
+    assert_zero_pages(zeros.part(0, 7))
+    assert_zero_pages(zeros.part(8, zeros.pages - 8))
+
+
+def test_read_leaves_pages_shared(zeros: Region, ledger: OpenLedger) -> None:
+    """Reading unshares nothing."""
+    with ledger(zeros) as books:
+        assert not any(zeros.read())
+    books.assert_change(zero_pages=0, anonymous=0)
+    assert_zero_pages(zeros)
+
+
+@pytest.mark.needs("copy_on_write_accounting")
+def test_write_fault_is_accounted_as_a_copy(
+    zeros: Region, ledger: OpenLedger, copy_count: CopyCount
+) -> None:
+    """Delay accounting sees a copy on write for each zero page written, and none the next time."""
+    copies = []
+    for _ in range(2):
+        before = copy_count(zeros.process)
+        zeros.write_each(unique_tokens(zeros.pages))
+        copies.append(copy_count(zeros.process) - before)
+    # The interpreter copies pages of its own now and then: never as many as the region has.
+    assert copies[0] >= zeros.pages > copies[1], copies
+
+
+@pytest.mark.needs("vmstat_cow_ksm")
+def test_unsharing_zero_pages_is_no_ksm_copy(zeros: Region, ksm_alone: KsmAlone) -> None:
+    """vmstat's cow_ksm counts copies of KSM pages; the zero page is none, so it stands still."""
+    merged = Region.map(zeros.process, zeros.pages)
+    merged.fill(unique_tokens(1)[0])
+    ksm_alone.merge(merged)
+    ksm_alone.stop()
+    start = read_vmstat()["cow_ksm"]
+    merged.write_each(unique_tokens(merged.pages))
+    after_ksm_pages = read_vmstat()["cow_ksm"]
+    zeros.write_each(unique_tokens(zeros.pages))
+    after_zero_pages = read_vmstat()["cow_ksm"]
+    # Other programs' copies come on top, hence not exact; the two numbers must differ clearly.
+    assert after_ksm_pages - start >= merged.pages
+    assert after_zero_pages - after_ksm_pages < zeros.pages
+
+
+def test_run_2_unshares_every_mergeable_page(
+    ksm_alone: KsmAlone, zeros: Region, ledger: OpenLedger
+) -> None:
+    """run=2 unshares them all, and keeps the memory mergeable."""
+    with ledger(zeros) as books:
+        ksm_alone.unmerge_all()
+    books.assert_change(zero_pages=-zeros.pages, anonymous=zeros.pages)
+    assert_unmerged(zeros, bytes(zeros.length))
+    assert "mg" in zeros.vmas()[0].flags
+
+
+@pytest.mark.needs("memory_merge_prctl")
+def test_memory_merge_0_unshares(
+    ksm_alone: KsmAlone, process: Process, region: RegionFactory, ledger: OpenLedger
+) -> None:
+    """PR_SET_MEMORY_MERGE=0 unshares all zero pages of the process."""
+    process.call(libc.set_memory_merge, 1)
+    placed = region(fill=ZEROS)
+    ksm_alone.wait_until_merged(placed)
+    ksm_alone.wait_for_passes()
+    ksm_alone.stop()
+    # The interpreter's own pages of zeros have been placed too.
+    of_process = process.zero_pages
+    assert of_process >= placed.pages
+
+    with ledger(placed) as books:
+        process.call(libc.set_memory_merge, 0)
+    books.assert_change(zero_pages=-of_process, anonymous=placed.pages)
+    assert process.zero_pages == 0
+    assert_unmerged(placed, bytes(placed.length))
+    assert_not_mergeable(placed)
+
+
+def test_unsharing_keeps_others_shared(
+    ksm_alone: KsmAlone, zeros: Region, region: RegionFactory, ledger: OpenLedger
+) -> None:
+    """What one region does to its zero pages is nothing to another's."""
+    bystander = ksm_alone.merge(region(fill=ZEROS))
+    tokens = unique_tokens(zeros.pages)
+    with ledger(bystander) as books:
+        zeros.write_each(tokens)
+    books.assert_change(zero_pages=-zeros.pages, anonymous=0)
+    assert_zero_pages(bystander)
+    assert_unmerged(zeros, overwritten(bytes(zeros.length), tokens))
