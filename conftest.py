@@ -8,5 +8,6 @@ pytest_plugins = (
     "plugins.kernel_log",
     "plugins.ksm",
     "plugins.processes",
+    "plugins.khugepaged",
     "plugins.taskstats",
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench import busy_neighbour
 from bench.cprogram import PROGRAM
-from bench.settings import SYSFS, preserved
+from bench.settings import Settings, restored
 from bench.stopwatch import Run, measure
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -59,18 +59,18 @@ def median(runs: Sequence[Run], quantity: str) -> float:
     return statistics.median(values)
 
 
-def run_c(directory: Path, sysfs: Path = SYSFS, timeout_s: float = C_TIMEOUT_S) -> Run:
+def run_c(directory: Path, settings: Settings, timeout_s: float = C_TIMEOUT_S) -> Run:
     """Run the C program in `directory`, where it lies. Its tests may fail, but it must run."""
-    with preserved(sysfs):
+    with restored(settings):
         run = measure([f"./{PROGRAM}"], directory, timeout_s)
     if not run.timed_out and C_LAST_LINE not in run.output:
         raise BenchError(f"the C program ended early, with {run.exit_code}:\n{run.tail}")
     return run
 
 
-def run_ours(command: Sequence[str], sysfs: Path = SYSFS, timeout_s: float = OURS_TIMEOUT_S) -> Run:
+def run_ours(command: Sequence[str], settings: Settings, timeout_s: float = OURS_TIMEOUT_S) -> Run:
     """Run tests of this suite, which must pass, from the checkout's root."""
-    with preserved(sysfs):
+    with restored(settings):
         run = measure(command, CHECKOUT, timeout_s)
     if run.timed_out or run.exit_code:
         how = f"took longer than {timeout_s:.0f} s" if run.timed_out else f"gave {run.exit_code}"
@@ -81,10 +81,11 @@ def run_ours(command: Sequence[str], sysfs: Path = SYSFS, timeout_s: float = OUR
 def compare(program: Path, pairs: int, busy_pairs: int) -> Runs:
     """Run the contestants in turn, reporting each run, and return all runs."""
     runs: dict[str, list[Run]] = defaultdict(list)
+    settings = Settings.save()  # once: our own suite may be late in putting them back
     quiet: dict[str, Callable[[], Run]] = {
-        "C": lambda: run_c(program),
-        "ported": lambda: run_ours(PORTED),
-        "suite": lambda: run_ours(SUITE),
+        "C": lambda: run_c(program, settings),
+        "ported": lambda: run_ours(PORTED, settings),
+        "suite": lambda: run_ours(SUITE, settings),
     }
     busy = {f"busy {name}": quiet[name] for name in ("C", "ported")}
     _take_turns(quiet, pairs, runs)

@@ -124,10 +124,11 @@ def _unpack(source: Path, work: Path) -> Path:
     if len(tarballs) != 1:
         raise BuildError(f"expected one usr/src/linux-source-*.tar.xz in {source}, got {tarballs}")
     with tarfile.open(tarballs[0], "r|xz") as tar:
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # Python >= 3.11.4 has it
         for member in tar:
-            _, _, name = member.name.partition("/")  # below linux-source-7.2/
-            if name.startswith(wanted):
-                tar.extract(member.replace(name=name, deep=False), work / "linux", filter="data")
+            _, _, member.name = member.name.partition("/")  # below linux-source-7.2/
+            if member.name.startswith(wanted):
+                tar.extract(member, work / "linux")
     return work / "linux"
 
 

@@ -71,9 +71,8 @@ def _value(path: Path) -> str:
 
 
 @contextmanager
-def preserved(directory: Path = SYSFS) -> Iterator[None]:
-    """Put the settings back at the end of a with block, however it ends."""
-    settings = Settings.save(directory)
+def restored(settings: Settings) -> Iterator[None]:
+    """Restore `settings` at the end of a with block, however it ends."""
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from uapi.ksm import zero_pages_of_others
 from uapi.settings import read_value, write_value
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -42,10 +43,8 @@ def take(root: Path = Path("/")) -> Journal:
     """Read every setting. Raises OSError."""
     ksm = root / KSM
     values = {str(path.relative_to(root)): read_value(path) for path in writable_files(root)}
-    zero_pages = ksm / "ksm_zero_pages"
-    merged = int(read_value(ksm / "pages_shared")) or (
-        int(read_value(zero_pages)) if zero_pages.exists() else 0
-    )
+    # Not the system's count of zero pages: kernel defects leave it above what any process has.
+    merged = read_value(ksm / "pages_shared") != "0" or zero_pages_of_others(frozenset())
     idle = not merged and values[f"{KSM}/run"] != "1"
     return Journal(read_value(BOOT_ID), values, idle)
 

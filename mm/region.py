@@ -43,12 +43,14 @@ class Region:
         pages: int,
         *,
         prot: int = lib.PROT_READ | lib.PROT_WRITE,
-        huge: bool = False,
+        address: int = 0,
     ) -> "Region":
-        """Map private anonymous memory; without `huge` it is kept from huge pages."""
-        region = cls(process, process.call(libc.mmap, pages * PAGE_SIZE, prot), pages)
-        if not huge:
-            region.keep_from_huge_pages()
+        """Map private anonymous memory kept from huge pages, near `address` if that is given."""
+        flags = lib.MAP_PRIVATE | lib.MAP_ANONYMOUS
+        region = cls(
+            process, process.call(libc.mmap, pages * PAGE_SIZE, prot, flags, address), pages
+        )
+        region.keep_from_huge_pages()
         return region
 
     @classmethod

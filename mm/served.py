@@ -96,8 +96,17 @@ def read_file_into(path: str, flags: int, address: int, length: int) -> int:
         os.close(fd)
 
 
-def failing_fork() -> int:
-    """errno of a fork that must fail; a fork that succeeds is undone and gives 0."""
+def map_more_than_memory(memory: int) -> int:
+    """Map a VMA no fork can copy under heuristic overcommit: 1.2 times `memory` bytes.
+
+    Each step asks for less than there is; fork asks for the whole VMA at once.
+    """
+    step = memory * 6 // 10 // PAGE_SIZE * PAGE_SIZE
+    return libc.mremap(libc.mmap(step), step, 2 * step, lib.MREMAP_MAYMOVE)
+
+
+def fork_errno() -> int:
+    """errno of a fork that is to fail; one that succeeds is undone and gives 0."""
     try:
         pid = os.fork()
     except OSError as error:
@@ -106,6 +115,17 @@ def failing_fork() -> int:
         os._exit(0)
     os.waitpid(pid, 0)
     return 0
+
+
+def fork_while_refilling(address: int, pages: int, forks: int) -> None:
+    """Fork children that exit at once, each while ksmd places pages just filled with zeros."""
+    zeros = [bytes(8)] * pages
+    for _ in range(forks):
+        fill(address, zeros)
+        pid = os.fork()
+        if not pid:
+            os._exit(0)
+        os.waitpid(pid, 0)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mm import served
 from uapi import libc, pagemap, userfaultfd
 from uapi.ksm import Ksm
+from uapi.meminfo import read_meminfo, total_memory
 from uapi.libc import lib
+from uapi.thp import Thp
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,11 @@ def _mremap_dontunmap() -> bool:
     return True
 
 
+def _huge_page_memory() -> bool:
+    """Whether tests of huge pages fit the memory; a huge page may have 512 MiB."""
+    return read_meminfo()["MemAvailable"] >= HUGE_PAGES_NEEDED * Thp().hpage_pmd_size
+
+
 def _direct_io() -> bool:
     """Whether the file system of temporary files takes O_DIRECT."""
     with tempfile.NamedTemporaryFile() as file:
@@ -136,10 +144,20 @@ def _soft_dirty() -> bool:
         libc.munmap(address, libc.PAGE_SIZE)
 
 
-def _overcommit_is_heuristic() -> bool:
-    return Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "0"
+def _fork_failure() -> bool:
+    """Whether a VMA larger than the memory can be mapped, which makes fork fail."""
+    if Path("/proc/sys/vm/overcommit_memory").read_text().strip() != "0":
+        return False
+    memory = total_memory()
+    try:
+        address = served.map_more_than_memory(memory)
+    except OSError:
+        return False
+    libc.munmap(address, 2 * (memory * 6 // 10 // libc.PAGE_SIZE * libc.PAGE_SIZE))
+    return True
 
 
+HUGE_PAGES_NEEDED = 6  # a region, its alignment, its content read back
 KSM = Ksm.default_root
 _ALL = (
     Feature("ksm", "2.6.32", KSM.is_dir, ("CONFIG_KSM",)),
@@ -171,6 +189,12 @@ _ALL = (
     Feature("mremap_dontunmap", "5.7", _mremap_dontunmap),
     Feature("free_advice", "4.5", _advice(lib.MADV_FREE)),
     Feature("reclaim_advice", "5.4", _advice(lib.MADV_PAGEOUT)),
+    Feature(
+        "huge_page_memory",
+        "2.6.38",
+        _huge_page_memory,
+        otherwise=f"less than {HUGE_PAGES_NEEDED} huge pages of memory are available",
+    ),
     Feature("guard_advice", "6.13", _advice(lib.MADV_GUARD_INSTALL)),
     Feature("page_pinning", "5.1", _page_pinning, ("CONFIG_IO_URING",)),
     Feature("populate_advice", "5.14", _advice(lib.MADV_POPULATE_WRITE)),
@@ -190,10 +214,10 @@ _ALL = (
     Feature("soft_dirty", "3.11", _soft_dirty, ("CONFIG_MEM_SOFT_DIRTY",)),
     Feature("vmstat_cow_ksm", "5.19", _line("/proc/vmstat", "cow_ksm"), ("CONFIG_KSM",)),
     Feature(
-        "heuristic_overcommit",
+        "fork_failure",
         "2.6",
-        _overcommit_is_heuristic,
-        otherwise="vm.overcommit_memory is not 0",
+        _fork_failure,
+        otherwise="vm.overcommit_memory is not 0, or 1.2 times the memory fits no address space",
     ),
 )
 FEATURES = {feature.name: feature for feature in _ALL}

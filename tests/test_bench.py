@@ -6,11 +6,13 @@ import json
 import mmap
 import os
 import select
+import signal
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import pytest
 
 from bench import __main__ as command_line
 from bench import busy_neighbour, compare, cprogram
-from bench.settings import Settings, SettingsError, preserved
+from bench.settings import Settings, SettingsError, restored
 from bench.stopwatch import Run, measure
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -106,7 +108,7 @@ def test_saves_what_is_writable(sysfs: Path) -> None:
 
 def test_restores_after_an_exception(sysfs: Path) -> None:
     def interrupted() -> None:
-        with preserved(sysfs):
+        with restored(Settings.save(sysfs)):
             (sysfs / "run").write_text("2")
             (sysfs / "use_zero_pages").write_text("1")
             raise KeyboardInterrupt
@@ -118,7 +120,7 @@ def test_restores_after_an_exception(sysfs: Path) -> None:
 
 
 def test_unchanged_settings_are_not_written(sysfs: Path, written: list[tuple[str, str]]) -> None:
-    with preserved(sysfs):
+    with restored(Settings.save(sysfs)):
         pass
     assert written == []
 
@@ -175,19 +177,19 @@ def c_program(directory: Path, script: str) -> Path:
 
 def test_c_program_runs_in_its_directory_and_may_fail(sysfs: Path, tmp_path: Path) -> None:
     script = f'test -x ./{cprogram.PROGRAM} && echo 2 > {sysfs}/run\necho "# Totals: 1"; exit 1'
-    run = compare.run_c(c_program(tmp_path, script), sysfs)
+    run = compare.run_c(c_program(tmp_path, script), Settings.save(sysfs))
     assert (run.exit_code, run.timed_out) == (1, False)
     assert (sysfs / "run").read_text() == "0"
 
 
 def test_c_program_that_ends_early_is_an_error(sysfs: Path, tmp_path: Path) -> None:
     with pytest.raises(compare.BenchError, match="ended early, with 3:\nno memory"):
-        compare.run_c(c_program(tmp_path, "echo no memory; exit 3"), sysfs)
+        compare.run_c(c_program(tmp_path, "echo no memory; exit 3"), Settings.save(sysfs))
 
 
 def test_c_program_that_hangs_is_killed_with_its_children(sysfs: Path, tmp_path: Path) -> None:
     script = f"echo 2 > {sysfs}/run; sleep 1000 & echo $!; wait"
-    run = compare.run_c(c_program(tmp_path, script), sysfs, timeout_s=0.3)
+    run = compare.run_c(c_program(tmp_path, script), Settings.save(sysfs), timeout_s=0.3)
     assert run.timed_out
     assert 0.3 <= run.wall_s < DEADLINE_S
     assert (sysfs / "run").read_text() == "0"
@@ -197,7 +199,7 @@ def test_c_program_that_hangs_is_killed_with_its_children(sysfs: Path, tmp_path:
 def test_our_failure_is_shown_with_the_end_of_its_output(sysfs: Path) -> None:
     script = "print('1 failed'); raise SystemExit(1)"
     with pytest.raises(compare.BenchError, match=r"(?s)gave 1:.*1 failed"):
-        compare.run_ours([sys.executable, "-c", script], sysfs)
+        compare.run_ours([sys.executable, "-c", script], Settings.save(sysfs))
 
 
 def test_cpu_time_includes_children() -> None:
@@ -237,17 +239,23 @@ needs_ksm = pytest.mark.skipif(
 )
 
 
-def start_neighbour(command: Sequence[str] = NEIGHBOUR) -> subprocess.Popen[bytes]:
-    """Start a neighbour and wait until it is ready."""
-    child = subprocess.Popen(command, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert child.stdout is not None
-    assert select.select([child.stdout], [], [], DEADLINE_S)[0]
-    return child
+@contextmanager
+def started(command: Sequence[str] = NEIGHBOUR) -> Iterator[subprocess.Popen[bytes]]:
+    """Have a program, by default a neighbour, that has said its first line."""
+    with subprocess.Popen(
+        command, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        try:
+            assert child.stdout is not None
+            assert select.select([child.stdout], [], [], DEADLINE_S)[0]
+            yield child
+        finally:
+            child.kill()
 
 
 @needs_ksm
 def test_neighbour_ends_when_its_stdin_is_closed() -> None:
-    with start_neighbour() as child:
+    with started() as child:
         assert child.poll() is None
         assert child.stdin is not None
         child.stdin.close()
@@ -262,12 +270,16 @@ def test_neighbour_ends_when_its_parent_is_killed() -> None:
         "    path = f'/proc/self/task/{os.getpid()}/children'\n"
         "    print(open(path).read(), flush=True); input()\n"
     )
-    with start_neighbour([sys.executable, "-c", script]) as parent:
+    with started([sys.executable, "-c", script]) as parent:
         assert parent.stdout is not None
         neighbour = int(parent.stdout.readline())
         assert is_running(neighbour)
         parent.kill()
-    await_condition(lambda: not is_running(neighbour))
+    try:
+        await_condition(lambda: not is_running(neighbour))
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(neighbour, signal.SIGKILL)
 
 
 @needs_ksm

@@ -82,6 +82,10 @@ USERFAULTFD = (
     Constant("UFFDIO_WRITEPROTECT", 0xC018AA06, "5.7"),
     Constant("UFFDIO_MOVE", 0xC028AA05, "6.8"),
 )
+FALLOC = (
+    Constant("FALLOC_FL_KEEP_SIZE", 0x01, "2.6.38"),
+    Constant("FALLOC_FL_PUNCH_HOLE", 0x02, "2.6.38"),
+)
 IO_URING = (
     Constant("IORING_REGISTER_BUFFERS", 0, "5.1"),
     Constant("IORING_UNREGISTER_BUFFERS", 1, "5.1"),
@@ -99,6 +103,8 @@ HEADERS = {
     "sys/ptrace.h": (),
     "linux/ptrace.h": PTRACE,
     "linux/userfaultfd.h": USERFAULTFD,
+    "fcntl.h": (),
+    "linux/falloc.h": FALLOC,
     "linux/io_uring.h": IO_URING,
     "sys/syscall.h": SYSCALLS,
     "sys/uio.h": (),
@@ -142,6 +148,7 @@ long syscall(long number, ...);
 ssize_t process_vm_writev(int pid, const struct iovec *local_iov, unsigned long liovcnt,
                           const struct iovec *remote_iov, unsigned long riovcnt,
                           unsigned long flags);
+int fallocate64(int fd, int mode, int64_t offset, int64_t len);
 ssize_t read(int fd, void *buf, size_t count);
 """
 

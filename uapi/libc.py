@@ -38,7 +38,6 @@ def mmap(
     length: int,
     prot: int = lib.PROT_READ | lib.PROT_WRITE,
     flags: int = lib.MAP_PRIVATE | lib.MAP_ANONYMOUS,
-    *,
     address: int = 0,
     fd: int = -1,
     offset: int = 0,
@@ -149,6 +148,13 @@ def read_into(fd: int, address: int, length: int) -> int:
     if got < 0:
         raise failure(f"read({fd}, {address:#x}, {length})")
     return int(got)
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """fallocate(2) with FALLOC_FL_PUNCH_HOLE; offset and length in bytes."""
+    mode = lib.FALLOC_FL_PUNCH_HOLE | lib.FALLOC_FL_KEEP_SIZE
+    if lib.fallocate64(fd, mode, offset, length):
+        raise failure(f"fallocate({fd}, PUNCH_HOLE, {offset}, {length})")
 
 
 def ioctl(fd: int, request: int, argument: Any) -> int:
