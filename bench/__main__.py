@@ -69,6 +69,14 @@ def _obstacle() -> str | None:
     return None
 
 
+def other_users() -> str | None:
+    """Return a remark when KSM is at work already: its other users make the times differ."""
+    run, shared = ((SYSFS / name).read_text().strip() for name in ("run", "pages_shared"))
+    if run != "1" and shared == "0":
+        return None
+    return f"note: KSM is in use (run {run}, pages_shared {shared}), so the times are of both uses"
+
+
 def _end(signal_number: int, _frame: FrameType | None) -> None:
     """Turn a signal into an exception, so that programs are ended and settings put back."""
     sys.exit(128 + signal_number)
@@ -79,21 +87,23 @@ def main() -> int:
     options = _options()
     obstacle = _obstacle()
     if obstacle:
-        print(f"bench: {obstacle}", file=sys.stderr)
+        sys.stderr.write(f"bench: {obstacle}\n")
         return 2
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGHUP, _end)
     try:
-        print(f"building the C program from {options.source}, unless cached", flush=True)
+        if remark := other_users():
+            compare.say(remark)
+        compare.say(f"building the C program from {options.source}, unless cached")
         program = build(options.source)
         runs = compare.compare(program, options.pairs, options.busy_pairs)
     except FAILURES as error:
-        print(f"bench: {error}", file=sys.stderr)
+        sys.stderr.write(f"bench: {error}\n")
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    print("\n".join(compare.summary(runs)))
-    print(json.dumps(compare.ratios(runs)))
+    compare.say("\n".join(compare.summary(runs)))
+    compare.say(json.dumps(compare.ratios(runs)))
     return 0
 
 

@@ -94,6 +94,12 @@ def compare(program: Path, pairs: int, busy_pairs: int) -> Runs:
     return runs
 
 
+def say(line: str) -> None:
+    """Write a line to stdout at once, whoever reads it."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def _take_turns(
     contestants: Mapping[str, Callable[[], Run]], rounds: int, runs: Mapping[str, list[Run]]
 ) -> None:
@@ -101,7 +107,7 @@ def _take_turns(
         for name, start in contestants.items():
             run = start()
             runs[name].append(run)
-            print(f"{turn}/{rounds}  {run_line(name, run)}", flush=True)
+            say(f"{turn}/{rounds}  {run_line(name, run)}")
 
 
 def run_line(name: str, run: Run) -> str:

@@ -83,7 +83,7 @@ def build(source_package: str = SOURCE_PACKAGE) -> Path:
     with locked(built / "lock"):
         if not final.is_dir():
             with workshop(built / "building") as work:
-                _compile(_unpack(source, work), work / "done")
+                _compile(unpack(source, work), work / "done")
                 publish(work / "done", final)
     return final
 
@@ -117,7 +117,7 @@ def _architecture() -> str:
     )
 
 
-def _unpack(source: Path, work: Path) -> Path:
+def unpack(source: Path, work: Path) -> Path:
     """Unpack what the build needs from the package's tarball and return the kernel tree."""
     wanted = MEMBERS + tuple(f"arch/{_architecture()}/{name}" for name in ARCHITECTURE_MEMBERS)
     tarballs = list(source.glob("usr/src/linux-source-*.tar.xz"))

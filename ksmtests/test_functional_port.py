@@ -79,9 +79,7 @@ def test_unmerge_uffd_wp(ksm: SharedKsm, region: RegionFactory) -> None:
     """Unmerging keeps userfaultfd's write protection, and tells the monitor nothing."""
     merged = ksm.merge(region(PAGES))
     process, content = merged.process, merged.read()
-    fd = process.call(
-        userfaultfd.open_userfaultfd, lib.UFFD_FEATURE_PAGEFAULT_FLAG_WP
-    )
+    fd = process.call(userfaultfd.open_userfaultfd, lib.UFFD_FEATURE_PAGEFAULT_FLAG_WP)
     process.call(
         userfaultfd.register, fd, merged.address, merged.length, lib.UFFDIO_REGISTER_MODE_WP
     )

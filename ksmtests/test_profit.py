@@ -60,9 +60,7 @@ def item_size(ksm_alone: KsmAlone, region: RegionFactory) -> int:
     different = region()
     different.fill(unique_tokens(different.pages))
     different.advise(lib.MADV_MERGEABLE)
-    assert ksm_alone.wait_until(
-        lambda: different.process.ksm_stat().rmap_items == different.pages
-    )
+    assert ksm_alone.wait_until(lambda: different.process.ksm_stat().rmap_items == different.pages)
     ksm_alone.stop()
     size = Books.of(different.process).item_size()
     ksm_alone.start()
@@ -127,12 +125,12 @@ def test_general_profit_is_made_of_the_systems_counters(
 ) -> None:
     """general_profit counts sharing and zero pages, and the same item as the processes do."""
     size = item_size(ksm_alone, region)
+    settings = ksm_alone.settings
     for fill in (ZEROS, None):
         ksm_alone.start()
         ksm_alone.merge(region(fill=fill))
         ksm_alone.wait_for_passes()
         ksm_alone.stop()
-        settings = ksm_alone.settings
         saved, items, profit = steadily(
             lambda: (
                 settings.pages_sharing + settings.ksm_zero_pages,
@@ -145,18 +143,14 @@ def test_general_profit_is_made_of_the_systems_counters(
 
 
 @pytest.mark.needs("ksm_zero_pages")
-def test_unsharing_zero_pages_lowers_the_general_profit(
-    ksm_alone: KsmAlone, zeros: Region
-) -> None:
+def test_unsharing_zero_pages_lowers_the_general_profit(ksm_alone: KsmAlone, zeros: Region) -> None:
     """Each zero page unshared takes a page from the system's profit."""
     ksm_alone.wait_for_passes()
     ksm_alone.stop()
     settings = ksm_alone.settings
     count, profit = steadily(lambda: (settings.ksm_zero_pages, settings.general_profit))
     zeros.write_each(unique_tokens(zeros.pages))
-    count_after, profit_after = steadily(
-        lambda: (settings.ksm_zero_pages, settings.general_profit)
-    )
+    count_after, profit_after = steadily(lambda: (settings.ksm_zero_pages, settings.general_profit))
     # Other programs may unshare too, but both numbers must say so.
     assert count - count_after >= zeros.pages
     assert profit - profit_after == (count - count_after) * PAGE_SIZE

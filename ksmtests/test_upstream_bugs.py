@@ -26,9 +26,7 @@ pytestmark = pytest.mark.needs("ksm_zero_pages", "page_frames")
 FORKS = 100
 
 
-def place_zeros(
-    ksm_alone: KsmAlone, process: Process, pages: int, *, address: int = 0
-) -> Region:
+def place_zeros(ksm_alone: KsmAlone, process: Process, pages: int, *, address: int = 0) -> Region:
     """Zero pages placed by KSM, with ksmd stopped."""
     mapped = Region.map(process, pages, address=address)
     mapped.fill(ZEROS)
@@ -77,9 +75,7 @@ def count_repaired(ksm_alone: KsmAlone, zygote: Process) -> Iterator[None]:
 
 @pytest.mark.needs("userfaultfd_move")
 @pytest.mark.upstream_bug("UFFDIO_MOVE of a KSM-placed zero page leaves it counted for ever")
-def test_moved_zero_pages_are_uncounted_with_their_ptes(
-    zeros: Region, region: RegionFactory, ledger: OpenLedger
-) -> None:
+def test_moved_zero_pages_are_uncounted_with_their_ptes(zeros: Region, ledger: OpenLedger) -> None:
     """Wherever the page went: when source and destination are gone, so is its count.
 
     move_zeropage_pte() in mm/userfaultfd.c clears the PTE past ksm_might_unmap_zero_page().
@@ -90,9 +86,7 @@ def test_moved_zero_pages_are_uncounted_with_their_ptes(
     mode = lib.UFFDIO_REGISTER_MODE_MISSING
     process.call(userfaultfd.register, fd, target.address, target.length, mode)
     with ledger(zeros) as books:
-        moved = process.call(
-            userfaultfd.move, fd, target.address, zeros.address, zeros.length
-        )
+        moved = process.call(userfaultfd.move, fd, target.address, zeros.address, zeros.length)
         if moved != zeros.length:
             raise OSError(f"UFFDIO_MOVE moved {moved} of {zeros.length} bytes")
         zeros.unmap()
@@ -142,9 +136,7 @@ def test_failing_fork_leaves_the_count(
 
 
 @pytest.mark.upstream_bug("fork reads the count of KSM-placed zero pages without the mmap lock")
-def test_forks_while_ksmd_places_pages_keep_the_count(
-    ksm_alone: KsmAlone, zeros: Region
-) -> None:
+def test_forks_while_ksmd_places_pages_keep_the_count(ksm_alone: KsmAlone, zeros: Region) -> None:
     """When all children have ended, the system counts what the parent counts.
 
     A race between dup_mm()'s copy and ksmd: where it is not met, the test passes unexpectedly.
@@ -228,5 +220,3 @@ def clear_soft_dirty() -> None:
     """In the process: clear the bit in all its PTEs."""
     with open("/proc/self/clear_refs", "w") as file:
         file.write("4")
-
-

@@ -16,12 +16,16 @@ from uapi.libc import lib
 from uapi.pagemap import PageKind
 from uapi.thp import Thp
 
-pytestmark = pytest.mark.needs("ksm_zero_pages", "page_frames", "thp", "huge_page_memory")
+pytestmark = [
+    pytest.mark.needs("ksm_zero_pages", "page_frames", "thp", "huge_page_memory"),
+    # Left alone, khugepaged would be there before the test.
+    pytest.mark.usefixtures("khugepaged"),
+]
 
 
 @pytest.fixture
 def huge_range(
-    ksm_alone: KsmAlone, khugepaged: KhugepagedAlone, process: Process, evidence: Evidence
+    ksm_alone: KsmAlone, process: Process, evidence: Evidence
 ) -> Callable[[set[int]], Region]:
     """A range a huge page fits, all KSM-placed zero pages but for those named."""
 

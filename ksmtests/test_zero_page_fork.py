@@ -23,9 +23,7 @@ def test_child_counts_its_copies(quiet_zeros: Region, fork: Fork, ledger: OpenLe
     """A child maps its parent's zero pages, and the system's count knows of both."""
     with ledger(quiet_zeros) as books:
         child = fork(quiet_zeros.process)
-    books.assert_change(
-        zero_pages=0, anonymous=0, system_zero_pages=quiet_zeros.pages
-    )
+    books.assert_change(zero_pages=0, anonymous=0, system_zero_pages=quiet_zeros.pages)
     assert child.zero_pages == quiet_zeros.pages
     assert_zero_pages(quiet_zeros.seen_from(child))
 
@@ -77,9 +75,7 @@ def test_grandchild_outlives_both(quiet_zeros: Region, fork: Fork, ledger: OpenL
     child = fork(quiet_zeros.process)
     with ledger(quiet_zeros) as books:
         grandchild = fork(child)
-    books.assert_change(
-        zero_pages=0, anonymous=0, system_zero_pages=quiet_zeros.pages
-    )
+    books.assert_change(zero_pages=0, anonymous=0, system_zero_pages=quiet_zeros.pages)
     with ledger(quiet_zeros) as books:
         quiet_zeros.advise(lib.MADV_UNMERGEABLE)
         quiet_zeros.seen_from(child).write(0)

@@ -24,9 +24,7 @@ def test_move_unshares(ksm_alone: KsmAlone, zeros: Region, ledger: OpenLedger) -
     moved = Region(zeros.process, target, zeros.pages)
     flags = lib.MREMAP_MAYMOVE | lib.MREMAP_FIXED
     with ledger(moved) as books:
-        zeros.process.call(
-            libc.mremap, zeros.address, zeros.length, zeros.length, flags, target
-        )
+        zeros.process.call(libc.mremap, zeros.address, zeros.length, zeros.length, flags, target)
     books.assert_change(zero_pages=-zeros.pages, anonymous=zeros.pages)
     assert_unmerged(moved, bytes(moved.length))
     assert "mg" in moved.vmas()[0].flags
@@ -44,9 +42,7 @@ def test_move_with_dontunmap_unshares(zeros: Region, ledger: OpenLedger) -> None
     moved = Region(zeros.process, target, zeros.pages)
     flags = lib.MREMAP_MAYMOVE | lib.MREMAP_DONTUNMAP | lib.MREMAP_FIXED
     with ledger(moved) as books:
-        zeros.process.call(
-            libc.mremap, zeros.address, zeros.length, zeros.length, flags, target
-        )
+        zeros.process.call(libc.mremap, zeros.address, zeros.length, zeros.length, flags, target)
     books.assert_change(zero_pages=-zeros.pages, anonymous=zeros.pages)
     assert_unmerged(moved, bytes(moved.length))
     assert zeros.count(PageKind.NONE) == zeros.pages, zeros.describe()
@@ -57,9 +53,7 @@ def test_growing_in_place_keeps_pages_shared(zeros: Region, ledger: OpenLedger) 
     placed, room = zeros.halves()
     room.unmap()
     with ledger(zeros) as books:
-        address = placed.process.call(
-            libc.mremap, placed.address, placed.length, zeros.length
-        )
+        address = placed.process.call(libc.mremap, placed.address, placed.length, zeros.length)
     assert address == placed.address
     books.assert_change(zero_pages=0, anonymous=0)
     assert_zero_pages(placed)

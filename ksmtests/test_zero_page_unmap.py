@@ -64,9 +64,7 @@ def test_unmapped_pages_are_uncounted(event: Event, zeros: Region, ledger: OpenL
     assert_zero_pages(zeros.part(15, zeros.pages - 15))
 
 
-def test_inaccessible_pages_are_counted_until_unmapped(
-    zeros: Region, ledger: OpenLedger
-) -> None:
+def test_inaccessible_pages_are_counted_until_unmapped(zeros: Region, ledger: OpenLedger) -> None:
     """mprotect(PROT_NONE) changes no count; munmap after it does."""
     with ledger(zeros) as books:
         zeros.protect(lib.PROT_NONE)

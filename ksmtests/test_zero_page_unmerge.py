@@ -51,9 +51,7 @@ def test_read_leaves_pages_shared(zeros: Region, ledger: OpenLedger) -> None:
 
 
 @pytest.mark.needs("copy_on_write_accounting")
-def test_write_fault_is_accounted_as_a_copy(
-    zeros: Region, ledger: OpenLedger, copy_count: CopyCount
-) -> None:
+def test_write_fault_is_accounted_as_a_copy(zeros: Region, copy_count: CopyCount) -> None:
     """Delay accounting sees a copy on write for each zero page written, and none the next time."""
     copies = []
     for _ in range(2):

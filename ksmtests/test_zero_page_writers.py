@@ -49,5 +49,3 @@ def test_writer_unshares_ksm_pages(
     ksm_alone.stop()
     content = writer(merged, unique_tokens(merged.pages), tmp_path / "data")
     assert_unmerged(merged, content)
-
-

@@ -124,9 +124,11 @@ def _bring_to(path: Path, value: str) -> None:
     end = time.monotonic() + BUSY_DEADLINE
     while True:
         try:
-            return write_value(path, value)
+            write_value(path, value)
         except OSError as error:
             if error.errno != errno.EBUSY or time.monotonic() > end:
                 raise
+        else:
+            return
         write_value(path.with_name("run"), "0")
         write_value(path.with_name("run"), "2")

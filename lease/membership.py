@@ -5,6 +5,7 @@ The first member saves the settings in the journal and starts the guardian. Whoe
 last puts them back; when that was SIGKILL, it is the guardian.
 """
 
+import contextlib
 import fcntl
 import os
 import stat
@@ -37,7 +38,7 @@ def _open_directory(directory: Path) -> None:
 def _linked(lock: Lock) -> bool:
     """Whether the lock's file is still the one under its name."""
     try:
-        return os.stat(lock.path).st_ino == lock.inode
+        return lock.path.stat().st_ino == lock.inode
     except FileNotFoundError:
         return False
 
@@ -121,9 +122,7 @@ def restore_and_clear(directory: Path) -> list[str]:
     problems = journal.restore(found) if found else []
     for name in ("journal.json", "gate", "lease", "preparing", "guardian", "members"):
         (directory / name).unlink(missing_ok=True)
-    try:
+    # A new member may be creating its files already.
+    with contextlib.suppress(OSError):
         directory.rmdir()
-    except OSError:
-        # A new member is already creating its files.
-        pass
     return problems

@@ -50,7 +50,7 @@ def system_zero_pages(settings: Ksm, own: frozenset[int]) -> int:
         if ksm.zero_pages_of_others(own) == before:
             return total - before
     raise NeverQuiet(
-        f"other programs' ksm_zero_pages still change after {QUIET_DEADLINE:.0f} s with ksmd stopped"
+        f"other programs' ksm_zero_pages still change {QUIET_DEADLINE:.0f} s after ksmd was stopped"
     )
 
 
@@ -70,9 +70,7 @@ class Ledger:
             pages = self.region.describe()
         except (FileNotFoundError, ProcessLookupError):
             zero_pages, anonymous, pages = 0, 0, "(the process is gone)"
-        return Account(
-            zero_pages, system_zero_pages(self.settings, self.own()), anonymous, pages
-        )
+        return Account(zero_pages, system_zero_pages(self.settings, self.own()), anonymous, pages)
 
     def __enter__(self) -> Self:
         self.settings.run = RunState.STOP

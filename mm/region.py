@@ -11,6 +11,7 @@ from mm.process import Process
 from uapi import libc, pagemap, smaps
 from uapi.libc import PAGE_SIZE, lib
 from uapi.pagemap import PageKind, PageState
+from uapi.thp import Thp
 
 _serial = itertools.count(1)
 
@@ -67,7 +68,7 @@ class Region:
 
     def keep_from_huge_pages(self) -> None:
         """MADV_NOHUGEPAGE, which a kernel without THP refuses with EINVAL."""
-        if os.path.exists("/sys/kernel/mm/transparent_hugepage"):
+        if Thp.default_root.is_dir():
             self.advise(lib.MADV_NOHUGEPAGE)
 
     @property
@@ -121,9 +122,7 @@ class Region:
     def read(self, page: int = 0, pages: int | None = None) -> bytes:
         """The content of pages, read by the process itself; of the whole region by default."""
         count = self.pages - page if pages is None else pages
-        return self.process.call(
-            served.load, self.address + page * PAGE_SIZE, count * PAGE_SIZE
-        )
+        return self.process.call(served.load, self.address + page * PAGE_SIZE, count * PAGE_SIZE)
 
     def states(self) -> list[PageState]:
         """What each page is."""

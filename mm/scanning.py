@@ -53,9 +53,7 @@ def wait_until(ksm: Ksm, done: Callable[[], bool], passes: int) -> bool:
         if current != last:
             last, stalled_at = current, time.monotonic() + STALL_DEADLINE
         elif time.monotonic() > stalled_at:
-            raise KsmdStalled(
-                f"ksmd has not advanced for {STALL_DEADLINE:.0f} s: {_settings(ksm)}"
-            )
+            raise KsmdStalled(f"ksmd has not advanced for {STALL_DEADLINE:.0f} s: {_settings(ksm)}")
         time.sleep(interval)
         interval = min(2 * interval, POLL[1])
 

@@ -5,6 +5,7 @@ It is single-threaded and holds nothing but the interpreter and `uapi`, so that 
 its counters start at zero. It ends with its test: on the end of the connection, or of its parent.
 """
 
+import importlib
 import os
 import signal
 import sys
@@ -129,7 +130,5 @@ def fork_while_refilling(address: int, pages: int, forks: int) -> None:
 
 
 if __name__ == "__main__":
-    # Pickled functions name this module; __main__ must be the same one.
-    from mm import served
-
-    served.serve(Connection(int(sys.argv[1])))
+    # Calls name this module by its own name, not as __main__.
+    importlib.import_module("mm.served").serve(Connection(int(sys.argv[1])))

@@ -38,7 +38,9 @@ class Evidence:
         lines = [_process_line(process) for process in self.processes]
         lines += [_region_line(region) for region in self.regions]
         settings = Ksm().values()
-        lines.append("settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()))
+        lines.append(
+            "settings: " + ", ".join(f"{name} {value}" for name, value in settings.items())
+        )
         return "\n".join(lines)
 
 
@@ -68,7 +70,8 @@ _KEY = pytest.StashKey[Evidence]()
 @pytest.fixture
 def evidence(request: pytest.FixtureRequest) -> Evidence:
     """The evidence of this test."""
-    return request.node.stash.setdefault(_KEY, Evidence())
+    node: pytest.Item = request.node
+    return node.stash.setdefault(_KEY, Evidence())
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 from mm import served
 from uapi import libc, pagemap, userfaultfd
 from uapi.ksm import Ksm
-from uapi.meminfo import read_meminfo, total_memory
 from uapi.libc import lib
+from uapi.meminfo import read_meminfo, total_memory
 from uapi.thp import Thp
 
 

@@ -16,10 +16,10 @@ def kernel_log(request: pytest.FixtureRequest) -> Iterator[None]:
     """Watch the kernel log while a test of the kernel runs."""
     tainted = taint()
     with KernelLog() as log:
-        request.node.stash[_LINES] = []
+        lines: list[str] = []
+        request.node.stash[_LINES] = lines
         request.node.stash[_LOG] = log
         yield
-        lines = request.node.stash[_LINES]
         lines += log.new_lines()
     trouble = [line for line in lines if is_trouble(line)]
     if trouble:
@@ -37,7 +37,8 @@ def pytest_runtest_makereport(
     """Show what the kernel logged so far with a failed test."""
     report = yield
     if call.when == "call" and call.excinfo and _LOG in item.stash and not report.skipped:
-        item.stash[_LINES] += item.stash[_LOG].new_lines()
-        text = "\n".join(item.stash[_LINES]) or "(nothing)"
+        lines = item.stash[_LINES]
+        lines += item.stash[_LOG].new_lines()
+        text = "\n".join(lines) or "(nothing)"
         report.sections.append(("kernel log since the test began", text))
     return report

@@ -20,7 +20,6 @@ from plugins.evidence import Evidence
 from uapi.ksm import Ksm, RunState
 from uapi.libc import lib
 
-
 OpenLedger: TypeAlias = Callable[[Region], Ledger]
 
 

@@ -13,7 +13,6 @@ from plugins.evidence import Evidence
 from plugins.ksm import KsmAlone
 from uapi.libc import lib
 
-
 Fork: TypeAlias = Callable[[Process], Process]
 
 
@@ -27,7 +26,9 @@ class RegionFactory(Protocol):
         *,
         process: Process | None = ...,
         prot: int = ...,
-    ) -> Region: ...
+    ) -> Region:
+        """Pages filled with `fill`, or with a pattern that is this region's alone."""
+        ...
 
 
 @pytest.fixture(scope="session")

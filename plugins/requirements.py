@@ -13,6 +13,7 @@ import pytest
 import arch
 import kconfig.configuration
 from plugins.features import FEATURES, Feature, Verdict, release_numbers, running_release
+from uapi.ksm import Ksm
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,9 +55,7 @@ def resolve(
 @cache
 def verdict(name: str) -> Verdict:
     """The verdict for the running kernel. Raises KeyError for a name that is no feature."""
-    return resolve(
-        FEATURES[name], arch.current(), kconfig.configuration.find(), running_release()
-    )
+    return resolve(FEATURES[name], arch.current(), kconfig.configuration.find(), running_release())
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -84,7 +83,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def why_not_here() -> str | None:
     """Why the suite cannot run on this kernel at all, and what to do; None where it can."""
-    if not os.path.isdir("/sys/kernel/mm/ksm"):
+    if not Ksm.default_root.is_dir():
         reason = verdict("ksm").reason
         return f"this kernel has no KSM ({reason}): boot one that is built with CONFIG_KSM=y"
     if os.geteuid() != 0:
@@ -92,6 +91,6 @@ def why_not_here() -> str | None:
             "KSM's settings and page frame numbers are root's alone, and this is user "
             f"{os.geteuid()}: run as root, for example `sudo make run_tests`"
         )
-    if os.statvfs("/sys/kernel/mm/ksm").f_flag & os.ST_RDONLY:
+    if os.statvfs(Ksm.default_root).f_flag & os.ST_RDONLY:
         return "/sys is mounted read-only: `mount -o remount,rw /sys`, or leave the container"
     return None

@@ -43,6 +43,7 @@ MEASURED = {
 
 
 def test_ratios_are_of_medians_to_three_digits() -> None:
+    """One slow run does not decide a ratio."""
     assert compare.ratios(MEASURED) == {
         "wall_ratio": 0.333,
         "cpu_ratio": 0.167,
@@ -52,12 +53,14 @@ def test_ratios_are_of_medians_to_three_digits() -> None:
 
 
 def test_summary_puts_aims_beside_ratios() -> None:
+    """A reader sees which aims are met and which are missed."""
     text = "\n".join(compare.summary(MEASURED))
     assert "wall_ratio        0.333   ported / C  (aim <= 0.5: met)" in text
     assert "busy_wall_ratio   0.109   busy ported / busy C  (aim <= 0.1: missed)" in text
 
 
 def test_timeout_is_marked() -> None:
+    """The time of a run that was cut off does not pass for a measured one."""
     line = compare.run_line("busy C", run_of(60, timed_out=True))
     assert line == "busy C        wall  60.000 s  cpu   1.000 s  timed out"
 
@@ -97,6 +100,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 
 def test_saves_what_is_writable(sysfs: Path) -> None:
+    """Settings are saved, counters are not, and a choice is its chosen word."""
     assert Settings.save(sysfs).values == {
         "advisor_mode": "none",
         "max_page_sharing": "256",
@@ -107,6 +111,8 @@ def test_saves_what_is_writable(sysfs: Path) -> None:
 
 
 def test_restores_after_an_exception(sysfs: Path) -> None:
+    """Ctrl-C in the middle of a run leaves the settings as they were."""
+
     def interrupted() -> None:
         with restored(Settings.save(sysfs)):
             (sysfs / "run").write_text("2")
@@ -120,6 +126,7 @@ def test_restores_after_an_exception(sysfs: Path) -> None:
 
 
 def test_unchanged_settings_are_not_written(sysfs: Path, written: list[tuple[str, str]]) -> None:
+    """A program that changes nothing causes no unmerging."""
     with restored(Settings.save(sysfs)):
         pass
     assert written == []
@@ -128,6 +135,7 @@ def test_unchanged_settings_are_not_written(sysfs: Path, written: list[tuple[str
 def test_restores_in_an_order_the_kernel_accepts(
     sysfs: Path, written: list[tuple[str, str]]
 ) -> None:
+    """Pages are unmerged and the advisor is stopped before what depends on it is written."""
     settings = Settings.save(sysfs)
     for name, value in (
         ("run", "1"),
@@ -149,6 +157,7 @@ def test_restores_in_an_order_the_kernel_accepts(
 def test_advisor_is_put_back_instead_of_what_it_sets(
     sysfs: Path, written: list[tuple[str, str]]
 ) -> None:
+    """With an advisor, pages_to_scan is the advisor's to set."""
     (sysfs / "advisor_mode").write_text("none [scan-time]", encoding="ascii")
     settings = Settings.save(sysfs)
     (sysfs / "use_zero_pages").write_text("1", encoding="ascii")
@@ -160,6 +169,7 @@ def test_advisor_is_put_back_instead_of_what_it_sets(
 
 
 def test_a_setting_that_resists_is_named_and_the_rest_restored(sysfs: Path) -> None:
+    """One failing write does not keep the others from being made."""
     values = Settings.save(sysfs).values | {"not/there": "1"}
     (sysfs / "run").write_text("2")
     with pytest.raises(SettingsError, match="not/there = 1: No such file"):
@@ -176,6 +186,7 @@ def c_program(directory: Path, script: str) -> Path:
 
 
 def test_c_program_runs_in_its_directory_and_may_fail(sysfs: Path, tmp_path: Path) -> None:
+    """The C program finds itself as ./ksm_functional_tests; its verdicts are not ours."""
     script = f'test -x ./{cprogram.PROGRAM} && echo 2 > {sysfs}/run\necho "# Totals: 1"; exit 1'
     run = compare.run_c(c_program(tmp_path, script), Settings.save(sysfs))
     assert (run.exit_code, run.timed_out) == (1, False)
@@ -183,11 +194,13 @@ def test_c_program_runs_in_its_directory_and_may_fail(sysfs: Path, tmp_path: Pat
 
 
 def test_c_program_that_ends_early_is_an_error(sysfs: Path, tmp_path: Path) -> None:
+    """The time of a program that did not do its work is not taken."""
     with pytest.raises(compare.BenchError, match="ended early, with 3:\nno memory"):
         compare.run_c(c_program(tmp_path, "echo no memory; exit 3"), Settings.save(sysfs))
 
 
 def test_c_program_that_hangs_is_killed_with_its_children(sysfs: Path, tmp_path: Path) -> None:
+    """After the timeout no process is left, and the settings are back."""
     script = f"echo 2 > {sysfs}/run; sleep 1000 & echo $!; wait"
     run = compare.run_c(c_program(tmp_path, script), Settings.save(sysfs), timeout_s=0.3)
     assert run.timed_out
@@ -197,12 +210,14 @@ def test_c_program_that_hangs_is_killed_with_its_children(sysfs: Path, tmp_path:
 
 
 def test_our_failure_is_shown_with_the_end_of_its_output(sysfs: Path) -> None:
+    """A failing suite is not measured, and says why."""
     script = "print('1 failed'); raise SystemExit(1)"
     with pytest.raises(compare.BenchError, match=r"(?s)gave 1:.*1 failed"):
         compare.run_ours([sys.executable, "-c", script], Settings.save(sysfs))
 
 
 def test_cpu_time_includes_children() -> None:
+    """The work of pytest-xdist's workers counts."""
     burn = "import time; end = time.process_time() + 0.2\nwhile time.process_time() < end: pass"
     script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
     assert measure([sys.executable, "-c", script], CHECKOUT, DEADLINE_S).cpu_s >= 0.2
@@ -255,6 +270,7 @@ def started(command: Sequence[str] = NEIGHBOUR) -> Iterator[subprocess.Popen[byt
 
 @needs_ksm
 def test_neighbour_ends_when_its_stdin_is_closed() -> None:
+    """Who holds the pipe ends the neighbour by closing it."""
     with started() as child:
         assert child.poll() is None
         assert child.stdin is not None
@@ -264,6 +280,7 @@ def test_neighbour_ends_when_its_stdin_is_closed() -> None:
 
 @needs_ksm
 def test_neighbour_ends_when_its_parent_is_killed() -> None:
+    """Not even SIGKILL to the bench leaves a neighbour behind."""
     script = (
         "import os; from bench import busy_neighbour\n"
         "with busy_neighbour.running(mib=1):\n"
@@ -284,6 +301,7 @@ def test_neighbour_ends_when_its_parent_is_killed() -> None:
 
 @needs_ksm
 def test_neighbour_alone_ends_in_time() -> None:
+    """By hand, without a pipe, the neighbour runs as long as it is told to."""
     command = [*NEIGHBOUR, "--seconds", "0.2"]
     done = subprocess.run(
         command,
@@ -297,6 +315,7 @@ def test_neighbour_alone_ends_in_time() -> None:
 
 
 def test_neighbour_changes_every_page_in_every_pass() -> None:
+    """No page rests, and all three kinds of content are there in each pass."""
     passes = [[busy_neighbour.content(page, turn) for page in range(9)] for turn in range(3)]
     for before, after in pairwise(passes):
         assert all(old != new for old, new in zip(before, after, strict=True))
@@ -314,9 +333,10 @@ def source_package(directory: Path, names: Sequence[str]) -> Path:
 
 
 def test_only_what_the_build_needs_is_unpacked(tmp_path: Path) -> None:
+    """The kernel's gigabytes stay in the tarball."""
     needed = ["Makefile", "tools/include/linux/types.h", f"{cprogram.SELFTESTS}/mm/vm_util.c"]
     source = source_package(tmp_path / "package", [*needed, "mm/ksm.c", "drivers/Makefile"])
-    tree = cprogram._unpack(source, tmp_path)
+    tree = cprogram.unpack(source, tmp_path)
     unpacked = sorted(str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file())
     assert unpacked == needed
 
@@ -324,6 +344,7 @@ def test_only_what_the_build_needs_is_unpacked(tmp_path: Path) -> None:
 def test_missing_compiler_is_named_with_its_package(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """The error says what to install."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(cprogram.BuildError, match="apt-get install gcc make"):
         cprogram.build()
@@ -332,17 +353,29 @@ def test_missing_compiler_is_named_with_its_package(
 def test_last_line_is_json(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    """Programs read the last line."""
     monkeypatch.setattr(sys, "argv", ["bench", "--pairs", "1"])
     monkeypatch.setattr(command_line, "_obstacle", lambda: None)
+    monkeypatch.setattr(command_line, "other_users", lambda: None)
     monkeypatch.setattr(command_line, "build", lambda _: tmp_path)
     monkeypatch.setattr(compare, "compare", lambda *_: MEASURED)
     assert command_line.main() == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == compare.ratios(MEASURED)
 
 
+def test_other_users_of_ksm_are_noted(monkeypatch: pytest.MonkeyPatch, sysfs: Path) -> None:
+    """Times taken beside other users of KSM are marked as such."""
+    monkeypatch.setattr(command_line, "SYSFS", sysfs)
+    (sysfs / "pages_shared").write_text("0\n")
+    assert command_line.other_users() is None
+    (sysfs / "run").write_text("1\n")
+    assert str(command_line.other_users()).startswith("note: KSM is in use (run 1")
+
+
 def test_without_ksm_exit_status_is_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    """A kernel without KSM is not a failure of the bench."""
     monkeypatch.setattr(sys, "argv", ["bench"])
     monkeypatch.setattr(command_line, "SYSFS", tmp_path / "none")
     assert command_line.main() == 2
@@ -352,6 +385,7 @@ def test_without_ksm_exit_status_is_2(
 def test_without_root_exit_status_is_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sysfs: Path
 ) -> None:
+    """Nor is a missing privilege."""
     monkeypatch.setattr(sys, "argv", ["bench"])
     monkeypatch.setattr(command_line, "SYSFS", sysfs)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)

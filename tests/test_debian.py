@@ -122,6 +122,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
 
 
 def test_fetch_unpacks_into_a_private_cache(archive: Archive) -> None:
+    """The first fetch updates the index, downloads and unpacks."""
     tree = fetch(TOOL)
     assert (tree / "second").read_text() == "whole\n"
     assert archive.log == ["update", "find", "download", "unpack"]
@@ -129,11 +130,13 @@ def test_fetch_unpacks_into_a_private_cache(archive: Archive) -> None:
 
 
 def test_second_fetch_uses_index_and_tree(archive: Archive) -> None:
+    """Nothing is downloaded twice."""
     assert fetch(TOOL) == fetch(TOOL)
     assert archive.log == ["update", "find", "download", "unpack", "find"]
 
 
 def test_newer_version_gets_a_tree_of_its_own(archive: Archive) -> None:
+    """An old index is updated, and the older version's tree stays as it is."""
     older = fetch(TOOL)
     archive.release(2)
     archive.age_index()
@@ -145,6 +148,7 @@ def test_newer_version_gets_a_tree_of_its_own(archive: Archive) -> None:
 def test_another_mirror_needs_another_index(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The index of one mirror says nothing about another."""
     fetch(TOOL)
     monkeypatch.setenv(mirror.OVERRIDE, "http://other/debian")
     fetch(TOOL)
@@ -152,6 +156,7 @@ def test_another_mirror_needs_another_index(
 
 
 def test_configuration_keeps_the_proxy_but_no_hooks(archive: Archive) -> None:
+    """The system's way to the mirror is used; its hooks, which touch its state, are not."""
     fetch(TOOL)
     (home,) = archive.cache.glob("ksmtests/debian/apt/bookworm-arm64")
     configuration = (home / "apt.conf").read_text()
@@ -164,6 +169,7 @@ def test_configuration_keeps_the_proxy_but_no_hooks(archive: Archive) -> None:
 
 
 def test_missing_package_is_looked_up_in_a_new_index(archive: Archive) -> None:
+    """A recent index may still be too old for a new package."""
     fetch(TOOL)
     with pytest.raises(FetchError, match="no package absent for arm64 in the index of"):
         fetch(Package("absent", "bookworm", "arm64"))
@@ -172,6 +178,7 @@ def test_missing_package_is_looked_up_in_a_new_index(archive: Archive) -> None:
 
 @pytest.mark.parametrize("step", ["update", "download"])
 def test_mirror_in_mid_sync_is_tried_again(archive: Archive, step: str) -> None:
+    """A mirror that is being updated is given time, and its index fetched anew."""
     archive.fail(step, UNSETTLED, times=debian.ATTEMPTS - 1)
     assert (fetch(TOOL) / "second").exists()
     assert archive.log.count(step) == debian.ATTEMPTS
@@ -179,6 +186,7 @@ def test_mirror_in_mid_sync_is_tried_again(archive: Archive, step: str) -> None:
 
 
 def test_mirror_in_mid_sync_is_given_up(archive: Archive) -> None:
+    """The attempts are bounded."""
     archive.fail("download", UNSETTLED, times=99)
     with pytest.raises(FetchError, match="unexpected size"):
         fetch(TOOL)
@@ -187,6 +195,7 @@ def test_mirror_in_mid_sync_is_given_up(archive: Archive) -> None:
 
 
 def test_unreachable_mirror_is_an_error_with_the_way_out(archive: Archive) -> None:
+    """No attempt is repeated in vain, and another mirror can be named."""
     archive.fail("update", UNREACHABLE, times=99)
     with pytest.raises(FetchError, match=r"(?s)KSMTESTS_DEBIAN_MIRROR.*Could not connect"):
         fetch(TOOL)
@@ -196,6 +205,7 @@ def test_unreachable_mirror_is_an_error_with_the_way_out(archive: Archive) -> No
 def test_unreachable_mirror_leaves_what_was_fetched_before(
     archive: Archive, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Without a network, what the last index names and is unpacked will do."""
     before = fetch(TOOL)
     archive.age_index()
     archive.fail("update", UNREACHABLE, times=99)
@@ -204,6 +214,7 @@ def test_unreachable_mirror_leaves_what_was_fetched_before(
 
 
 def test_failed_unpacking_leaves_nothing(archive: Archive) -> None:
+    """Half a package is not taken for one, and the next fetch is whole."""
     archive.interrupt("echo 'dpkg-deb: no space left' >&2; exit 2")
     with pytest.raises(FetchError, match="no space left"):
         fetch(TOOL)
@@ -213,6 +224,7 @@ def test_failed_unpacking_leaves_nothing(archive: Archive) -> None:
 
 
 def test_killed_fetch_leaves_nothing_that_counts(archive: Archive) -> None:
+    """SIGKILL in the middle of unpacking is repaired by the next fetch."""
     archive.interrupt("kill -9 $PPID; exit 1")
     script = f"""
         from pathlib import Path
@@ -228,6 +240,7 @@ def test_killed_fetch_leaves_nothing_that_counts(archive: Archive) -> None:
 
 
 def test_concurrent_fetches_do_it_once(archive: Archive) -> None:
+    """Those who come second wait, and use what the first has fetched."""
     with ThreadPoolExecutor(4) as pool:
         trees = set(pool.map(fetch, [TOOL] * 4))
     assert len(trees) == 1
@@ -235,12 +248,14 @@ def test_concurrent_fetches_do_it_once(archive: Archive) -> None:
 
 
 def test_missing_tools_are_named(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a system without apt the error says so."""
     monkeypatch.setenv("PATH", str(archive.directory))
     with pytest.raises(FetchError, match="apt-config is not installed"):
         fetch(TOOL)
 
 
 def test_missing_keyring_is_named(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is fetched that cannot be verified."""
     monkeypatch.setattr(debian, "KEYRINGS", (archive.directory / "none.gpg",))
     with pytest.raises(FetchError, match="install the package debian-archive-keyring"):
         fetch(TOOL)
@@ -248,6 +263,7 @@ def test_missing_keyring_is_named(archive: Archive, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("name", ["-o", "../x", "Tool", "a b", ""])
 def test_impossible_package_names_are_refused(name: str) -> None:
+    """A name becomes neither an option nor a path."""
     with pytest.raises(ValueError, match="does not match"):
         Package(name, "sid")
 
@@ -256,6 +272,7 @@ def test_impossible_package_names_are_refused(name: str) -> None:
 def test_cache_others_can_write_to_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
 ) -> None:
+    """What others could have put into the cache is not run."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cache.cache_dir().chmod(mode)
     with pytest.raises(cache.CacheError, match=f"has mode {mode:04o}.*chmod 0700"):
@@ -265,6 +282,7 @@ def test_cache_others_can_write_to_is_refused(
 def test_cache_in_a_directory_of_everyone_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nor what others could have put in the cache's place."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "open"))
     cache.cache_dir()
     (tmp_path / "open").chmod(0o777)
@@ -274,6 +292,7 @@ def test_cache_in_a_directory_of_everyone_is_refused(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="giving a directory away needs root")
 def test_cache_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root does not run what a user has in his cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     os.chown(cache.cache_dir(), 12345, -1)
     with pytest.raises(cache.CacheError, match="belongs to uid 12345, but this is uid 0"):
@@ -281,12 +300,14 @@ def test_cache_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_cache_default_is_below_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative XDG_CACHE_HOME is ignored, as its specification demands."""
     monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache.cache_dir() == tmp_path / ".cache/ksmtests"
 
 
 def test_lock_is_not_waited_for_forever(tmp_path: Path) -> None:
+    """A hanging process is named as the reason."""
     lock = tmp_path / "lock"
     with (
         cache.locked(lock),
@@ -338,16 +359,19 @@ def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_mirror_from_one_line_sources(etc: Path) -> None:
+    """Comments, media, sources, security and third parties are passed over."""
     (etc / "sources.list").write_text(ONE_LINE)
     assert mirror.debian_mirror(etc) == "http://first/debian"
 
 
 def test_mirror_from_deb822_sources(etc: Path) -> None:
+    """So they are in the other format, where fields may have several lines."""
     (etc / "sources.list.d/debian.sources").write_text(DEB822)
     assert mirror.debian_mirror(etc) == "mirror+file:/etc/apt/mirrors/debian.list"
 
 
 def test_mirror_of_another_distribution_is_not_used(etc: Path) -> None:
+    """Without a Debian source there is the standard mirror."""
     ubuntu = "deb http://archive/ubuntu noble main\ndeb https://third/oss/deb stable main\n"
     (etc / "sources.list.d/ubuntu.list").write_text(ubuntu)
     (etc / "sources.list.d/debian.sources.disabled").write_text(DEB822)
@@ -359,6 +383,7 @@ def test_mirror_of_another_distribution_is_not_used(etc: Path) -> None:
 def test_foreign_package_from_the_real_archive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: str
 ) -> None:
+    """The real apt fetches another architecture's package, verified."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     tree = fetch(Package("hostname", suite, "arm64"))
     (program,) = tree.glob("**/bin/hostname")

@@ -152,9 +152,7 @@ int fallocate64(int fd, int mode, int64_t offset, int64_t len);
 ssize_t read(int fd, void *buf, size_t count);
 """
 
-CDEF = (
-    STRUCTS + FUNCTIONS + "".join(f"#define {c.name} {c.value}\n" for c in CONSTANTS)
-)
+CDEF = STRUCTS + FUNCTIONS + "".join(f"#define {c.name} {c.value}\n" for c in CONSTANTS)
 
 
 def generate(target: Path) -> None:

@@ -5,11 +5,14 @@ Sources: Documentation/admin-guide/mm/ksm.rst, mm/ksm.c, fs/proc/base.c.
 """
 
 import os
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
 from uapi.settings import Counter, Setting, SettingsDirectory, switch
+
+_ZERO_PAGES = re.compile(rb"ksm_zero_pages (-?\d+)")
 
 
 class RunState(IntEnum):
@@ -100,11 +103,22 @@ def zero_pages_of_others(own: frozenset[int]) -> int:
     Threads and CLONE_VM siblings share an mm; the sum counts a vfork child twice while it lives.
     """
     total = 0
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) not in own:
-            try:
-                text = Path(f"/proc/{entry}/ksm_stat").read_text()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            total += parse_process_stat(text).zero_pages or 0 if text else 0
+    for name in os.listdir("/proc"):  # noqa: PTH208 read for every assertion: bytes, not objects
+        if name.isdigit() and int(name) not in own:
+            match = _ZERO_PAGES.search(_read_at_once(f"/proc/{name}/ksm_stat"))
+            total += int(match[1]) if match else 0
     return total
+
+
+def _read_at_once(path: str) -> bytes:
+    """A small file's content; nothing for a kernel thread, or a process that is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+    try:
+        return os.read(fd, 4096)
+    except ProcessLookupError:
+        return b""
+    finally:
+        os.close(fd)

@@ -8,8 +8,9 @@ import mmap as stdlib_mmap
 import os
 from typing import Any
 
-from uapi._libc import ffi
+from uapi import _libc
 
+ffi: Any = _libc.ffi
 lib: Any = ffi.dlopen(None)
 
 PAGE_SIZE = stdlib_mmap.PAGESIZE  # bytes

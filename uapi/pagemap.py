@@ -82,7 +82,8 @@ def _per_frame(path: str, frames: Iterable[int]) -> dict[int, int]:
     for first, count in _frame_runs(wanted):
         entries = _read_entries(path, first, count)
         values.update(
-            (frame, entries[frame - first]) for frame in range(first, first + count)
+            (frame, entries[frame - first])
+            for frame in range(first, first + count)
             if frame in wanted
         )
     return values

@@ -63,9 +63,7 @@ class SettingsDirectory:
 class Setting(Generic[T]):
     """One file. Reading parses it, assigning writes it; the file's name is the attribute's."""
 
-    def __init__(
-        self, parse: Callable[[str], T], text: Callable[[T], str] = lambda value: str(value)
-    ) -> None:
+    def __init__(self, parse: Callable[[str], T], text: Callable[[T], str] = str) -> None:
         self.parse = parse
         self.text = text
 

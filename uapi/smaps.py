@@ -2,44 +2,51 @@
 """VMAs of a process as /proc/PID/smaps tells them (Documentation/filesystems/proc.rst)."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from uapi.libc import PAGE_SIZE
 
-_HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ")
-_SIZE = re.compile(r"(\w+):\s+(\d+) kB")
+_HEAD = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) .*$", re.MULTILINE)
+_SIZE = re.compile(r"^(\w+):\s+(\d+) kB$", re.MULTILINE)
+_FLAGS = re.compile(r"^VmFlags:(.*)$", re.MULTILINE)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Vma:
-    """One VMA; addresses and `size` in bytes, `pages` in pages."""
+    """One VMA; addresses in bytes, `pages` in pages."""
 
     start: int
     end: int
-    pages: dict[str, int] = field(default_factory=dict)  # Rss, Anonymous, KSM, … by their names
-    flags: frozenset[str] = frozenset()  # VmFlags: rd wr mr mw … mg
+    pages: dict[str, int]  # Rss, Anonymous, KSM, … by their names
+    flags: frozenset[str]  # VmFlags: rd wr mr mw … mg
 
 
-def parse_smaps(text: str) -> list[Vma]:
-    """Parse smaps. Raises ValueError where it does not begin with a VMA's address range."""
-    vmas: list[Vma] = []
-    for line in text.splitlines():
-        if head := _HEAD.match(line):
-            vmas.append(Vma(int(head[1], 16), int(head[2], 16)))
-        elif not vmas:
-            raise ValueError(f"smaps begins with {line!r}, not with an address range")
-        elif size := _SIZE.match(line):
-            vmas[-1].pages[size[1]] = int(size[2]) * 1024 // PAGE_SIZE
-        elif line.startswith("VmFlags:"):
-            vmas[-1].flags = frozenset(line.split()[1:])
-    return vmas
+def parse_smaps(text: str, first: int, last: int) -> list[Vma]:
+    """The VMAs that have an address of [first, last). Raises ValueError if no VMA begins it."""
+    heads = list(_HEAD.finditer(text))
+    if text and (not heads or heads[0].start() != 0):
+        raise ValueError(f"smaps begins with {text[:40]!r}, not with an address range")
+    ends = [head.start() for head in heads[1:]] + [len(text)]
+    return [
+        _parse_vma(head, text[head.end() : end])
+        for head, end in zip(heads, ends, strict=True)
+        if int(head[1], 16) < last and int(head[2], 16) > first
+    ]
+
+
+def _parse_vma(head: re.Match[str], body: str) -> Vma:
+    pages = {name: int(kib) * 1024 // PAGE_SIZE for name, kib in _SIZE.findall(body)}
+    flags = _FLAGS.search(body)
+    return Vma(
+        int(head[1], 16), int(head[2], 16), pages, frozenset(flags[1].split() if flags else ())
+    )
 
 
 def vmas_in(pid: int, address: int, length: int) -> list[Vma]:
     """The VMAs of `pid` that touch [address, address + length)."""
-    vmas = parse_smaps(Path(f"/proc/{pid}/smaps").read_text())
-    return [vma for vma in vmas if vma.start < address + length and vma.end > address]
+    text = Path(f"/proc/{pid}/smaps").read_text()
+    return parse_smaps(text, address, address + length)
 
 
 def total_pages(vmas: list[Vma], name: str) -> int:

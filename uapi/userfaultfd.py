@@ -8,12 +8,17 @@ import errno
 import os
 import platform
 
-from uapi.libc import ffi, failure, ioctl, lib
+from uapi.libc import failure, ffi, ioctl, lib
 
 # asm-generic's number is 282; these are older tables (arch/*/…/syscall.tbl).
 SYSCALL_NUMBERS = {
-    "x86_64": 323, "armv6l": 388, "armv7l": 388, "armv8l": 388,
-    "s390x": 355, "ppc64le": 364, "ppc64": 364,
+    "x86_64": 323,
+    "armv6l": 388,
+    "armv7l": 388,
+    "armv8l": 388,
+    "s390x": 355,
+    "ppc64le": 364,
+    "ppc64": 364,
 }
 GENERIC_SYSCALL_NUMBER = 282
 
@@ -68,9 +73,7 @@ def write_protect(fd: int, address: int, length: int) -> None:
 
 def move(fd: int, destination: int, source: int, length: int) -> int:
     """UFFDIO_MOVE (Linux 6.8); returns the bytes moved."""
-    argument = ffi.new(
-        "struct uffdio_move *", {"dst": destination, "src": source, "len": length}
-    )
+    argument = ffi.new("struct uffdio_move *", {"dst": destination, "src": source, "len": length})
     ioctl(fd, lib.UFFDIO_MOVE, argument)
     return int(argument.move)
 

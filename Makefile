@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0
+# Each target sets up what it needs in .venv, once; pyproject.toml names the packages.
+
+PYTHON ?= python3
+VENV := .venv
+RUN_READY := $(VENV)/.run-ready
+DEV_READY := $(VENV)/.dev-ready
+IN_VENV := $(VENV)/bin/python -m
+ROOMS := uapi mm lease kconfig arch plugins guests bench ksmtests tests
+
+.PHONY: run_tests check bench
+
+run_tests: $(RUN_READY)
+	$(IN_VENV) pytest -n auto ksmtests
+
+check: $(DEV_READY)
+	$(IN_VENV) ruff format --check $(ROOMS) conftest.py
+	$(IN_VENV) ruff check $(ROOMS) conftest.py
+	$(IN_VENV) mypy
+	PYTHONPATH=. $(VENV)/bin/lint-imports
+	$(IN_VENV) pytest tests
+	$(IN_VENV) pytest -n auto ksmtests
+
+bench: $(RUN_READY)
+	$(IN_VENV) bench
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null || apt-get install -y python3-venv || \
+		{ echo "$(PYTHON) lacks venv: install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(IN_VENV) pip install --quiet --upgrade 'pip>=25.1'
+
+$(RUN_READY): pyproject.toml | $(VENV)/bin/python
+	$(IN_VENV) pip install --quiet --group run
+	touch $@
+
+$(DEV_READY): pyproject.toml | $(VENV)/bin/python
+	$(IN_VENV) pip install --quiet --group dev
+	touch $@ $(RUN_READY)
