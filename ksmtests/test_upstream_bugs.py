@@ -12,7 +12,7 @@ import pytest
 
 from mm import served
 from mm.ledger import system_zero_pages
-from mm.process import Process
+from mm.process import Process, Zygote
 from mm.region import ZEROS, Region
 from plugins.evidence import Evidence
 from plugins.ksm import KsmAlone, OpenLedger
@@ -23,7 +23,7 @@ from uapi.meminfo import total_memory
 
 pytestmark = pytest.mark.needs("ksm_zero_pages", "page_frames")
 
-FORKS = 100
+FORKS = 40
 
 
 def place_zeros(ksm_alone: KsmAlone, process: Process, pages: int, *, address: int = 0) -> Region:
@@ -53,7 +53,7 @@ def fork_without(ksm_alone: KsmAlone, process: Process, pages: int, advice: int)
 
 
 @pytest.fixture(autouse=True)
-def count_repaired(ksm_alone: KsmAlone, zygote: Process) -> Iterator[None]:
+def count_repaired(ksm_alone: KsmAlone, zygote: Zygote) -> Iterator[None]:
     """After the test's processes are gone, bring the system's count back to what it was."""
     ksm_alone.stop()
     nobody: frozenset[int] = frozenset()
@@ -64,7 +64,7 @@ def count_repaired(ksm_alone: KsmAlone, zygote: Process) -> Iterator[None]:
     drift = system_zero_pages(ksm_alone.settings, nobody) - before
     if drift == 0:
         return
-    process = zygote.fork()
+    process = zygote.process.fork()
     if drift > 0:
         doomed_zeros(ksm_alone, process, drift)
         process.call(served.fork_errno)
@@ -165,18 +165,13 @@ def test_private_file_pages_survive_a_hole_in_the_file(
     pages = 8
     fd = process.call(os.memfd_create, "private")
     process.call(os.write, fd, b"A" * pages * PAGE_SIZE)
-    address = process.call(map_privately, fd, pages)
+    address = process.call(served.map_private_file, fd, pages * PAGE_SIZE)
     private = evidence.watch(Region(process, address, pages))
     private.fill(ZEROS)
     ksm_alone.merge(private)
     process.call(libc.punch_hole, fd, 0, private.length)
     process.call(os.pwrite, fd, b"B" * private.length, 0)
     assert private.read() == bytes(private.length)
-
-
-def map_privately(fd: int, pages: int) -> int:
-    """In the process: a private mapping of a file."""
-    return libc.mmap(pages * PAGE_SIZE, flags=lib.MAP_PRIVATE, fd=fd)
 
 
 @pytest.mark.needs("userfaultfd_wp")
@@ -208,15 +203,9 @@ def test_merging_keeps_soft_dirty(
 ) -> None:
     """Merging is no write: what was soft-dirty stays so, and what was not does not become so."""
     halves = region(8, fill)
-    halves.process.call(clear_soft_dirty)
+    halves.process.call(served.clear_soft_dirty)
     dirty, clean = halves.halves()
     dirty.fill(ZEROS if fill == ZEROS else halves.read(0, 1)[:16])
     ksm_alone.merge(halves)
     assert [state.soft_dirty for state in dirty.states()] == [True] * dirty.pages
     assert [state.soft_dirty for state in clean.states()] == [False] * clean.pages
-
-
-def clear_soft_dirty() -> None:
-    """In the process: clear the bit in all its PTEs."""
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("4")

@@ -6,9 +6,10 @@ from collections.abc import Callable
 import pytest
 
 from ksmtests.expectations import assert_zero_pages
+from mm import served
 from mm.region import Region
 from plugins.ksm import KsmAlone, OpenLedger
-from uapi import libc, userfaultfd
+from uapi import userfaultfd
 from uapi.libc import lib
 from uapi.pagemap import PageKind
 
@@ -29,14 +30,7 @@ def discard(region: Region) -> None:
 
 def map_over(region: Region) -> None:
     """mmap(2) with MAP_FIXED over it."""
-    mapped = region.process.call(map_fixed, region.address, region.length)
-    assert mapped == region.address
-
-
-def map_fixed(address: int, length: int) -> int:
-    """In the process: fresh anonymous memory at a fixed address."""
-    flags = lib.MAP_PRIVATE | lib.MAP_ANONYMOUS | lib.MAP_FIXED
-    return libc.mmap(length, flags=flags, address=address)
+    assert region.process.call(served.map_over, region.address, region.length) == region.address
 
 
 def install_guards(region: Region) -> None:

@@ -13,7 +13,9 @@ from typing import Self
 from mm.region import Region
 from uapi import ksm
 from uapi.ksm import Ksm, RunState
+from uapi.pagemap import PageKind, run_lengths
 
+ANONYMOUS_KINDS = (PageKind.ANON, PageKind.THP, PageKind.KSM)
 QUIET_DEADLINE = 60.0  # s for other programs to stop losing zero pages; with ksmd stopped, none
 #                          gets a new one
 
@@ -28,13 +30,13 @@ class Account:
 
     zero_pages: int  # per mm
     system_zero_pages: int  # the kernel's total less that of mms foreign to the test
-    anonymous: int  # smaps, within the region
+    anonymous: int  # pages of the region that memory stands behind, KSM pages included
     pages: str  # page states, run-length coded
 
     def __str__(self) -> str:
         return (
             f"ksm_zero_pages {self.zero_pages}, of the system {self.system_zero_pages}, "
-            f"Anonymous {self.anonymous} | {self.pages}"
+            f"anonymous {self.anonymous} | {self.pages}"
         )
 
 
@@ -66,11 +68,15 @@ class Ledger:
         """Read the books now; an mm that is gone holds nothing."""
         try:
             zero_pages = self.region.process.zero_pages
-            anonymous = self.region.smaps_pages("Anonymous")
-            pages = self.region.describe()
+            states = self.region.states()
         except (FileNotFoundError, ProcessLookupError):
-            zero_pages, anonymous, pages = 0, 0, "(the process is gone)"
-        return Account(zero_pages, system_zero_pages(self.settings, self.own()), anonymous, pages)
+            zero_pages, states = 0, []
+        return Account(
+            zero_pages,
+            system_zero_pages(self.settings, self.own()),
+            sum(state.kind in ANONYMOUS_KINDS for state in states),
+            run_lengths(states) or "(the process is gone)",
+        )
 
     def __enter__(self) -> Self:
         self.settings.run = RunState.STOP
@@ -94,7 +100,7 @@ class Ledger:
                 zero_pages if system_zero_pages is None else system_zero_pages,
                 self._change("system_zero_pages"),
             ),
-            "Anonymous in smaps": (anonymous, self._change("anonymous")),
+            "anonymous pages": (anonymous, self._change("anonymous")),
         }
         wrong = [
             f"{name} changed by {got:+d}, expected {wanted:+d}"

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cached_property
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
 from pathlib import Path
@@ -152,9 +153,14 @@ class Zygote:
             stdin=subprocess.DEVNULL,
         )
         os.close(theirs)
-        self.process = Process(ours, None)
+        self._connection = ours
+
+    @cached_property
+    def process(self) -> Process:
+        """The zygote itself, once it has started up."""
+        return Process(self._connection, None)
 
     def close(self) -> None:
         """End it, and with it whatever it started."""
-        self.process.connection.close()
+        self._connection.close()
         self._popen.wait(CALL_DEADLINE)

@@ -97,6 +97,23 @@ def read_file_into(path: str, flags: int, address: int, length: int) -> int:
         os.close(fd)
 
 
+def map_over(address: int, length: int) -> int:
+    """Map fresh anonymous memory over what is there."""
+    flags = lib.MAP_PRIVATE | lib.MAP_ANONYMOUS | lib.MAP_FIXED
+    return libc.mmap(length, flags=flags, address=address)
+
+
+def map_private_file(fd: int, length: int) -> int:
+    """Map a file privately, bytes."""
+    return libc.mmap(length, flags=lib.MAP_PRIVATE, fd=fd)
+
+
+def clear_soft_dirty() -> None:
+    """Clear the soft-dirty bit in all of this process's PTEs."""
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("4")
+
+
 def map_more_than_memory(memory: int) -> int:
     """Map a VMA no fork can copy under heuristic overcommit: 1.2 times `memory` bytes.
 

@@ -15,6 +15,7 @@ from lease import common
 from lease.membership import Membership
 from mm import scanning
 from mm.ledger import Ledger
+from mm.process import Zygote
 from mm.region import Region
 from plugins.evidence import Evidence
 from uapi.ksm import Ksm, RunState
@@ -65,8 +66,19 @@ class KsmAlone(SharedKsm):
 
 
 @pytest.fixture(scope="session")
-def membership() -> Iterator[Membership]:
-    """Settings are saved from here on, and put back when the last member leaves."""
+def zygote() -> Iterator[Zygote]:
+    """What all processes of the tests are forked from."""
+    started = Zygote()
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="session")
+def membership(zygote: Zygote) -> Iterator[Membership]:
+    """Settings are saved from here on, and put back when the last member leaves.
+
+    The zygote starts up meanwhile.
+    """
     member = Membership()
     yield member
     problems = member.leave()

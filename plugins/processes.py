@@ -6,7 +6,6 @@ from typing import Protocol, TypeAlias
 
 import pytest
 
-from lease.membership import Membership
 from mm.process import Process, Zygote
 from mm.region import ZEROS, Region, unique_pattern
 from plugins.evidence import Evidence
@@ -31,26 +30,18 @@ class RegionFactory(Protocol):
         ...
 
 
-@pytest.fixture(scope="session")
-def zygote(membership: Membership) -> Iterator[Process]:
-    """The process all others are forked from; born when delay accounting is on already."""
-    started = Zygote()
-    yield started.process
-    started.close()
-
-
 @pytest.fixture
 def start_process(
-    lease: None, zygote: Process, evidence: Evidence
+    lease: None, zygote: Zygote, evidence: Evidence
 ) -> Iterator[Callable[[], Process]]:
     """Start processes with an address space of their own."""
 
     def start() -> Process:
-        return evidence.watch_process(zygote.fork())
+        return evidence.watch_process(zygote.process.fork())
 
     yield start
     for process in evidence.processes:
-        if process.alive and process.parent is zygote:
+        if process.alive and process.parent is zygote.process:
             process.kill()
 
 
