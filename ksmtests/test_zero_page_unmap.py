@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """KSM-placed zero pages leave both counts with their PTEs; what keeps the PTE keeps the count."""
 
+import errno
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +11,7 @@ from ksmtests.expectations import assert_zero_pages
 from mm import served
 from mm.region import Region
 from plugins.ksm import KsmAlone, OpenLedger
-from uapi import userfaultfd
+from uapi import libc, userfaultfd
 from uapi.libc import lib
 from uapi.pagemap import PageKind
 
@@ -123,6 +125,17 @@ def advise_again(region: Region) -> None:
     region.advise(lib.MADV_MERGEABLE)
 
 
+def clear_referenced(region: Region) -> None:
+    """1 to /proc/PID/clear_refs."""
+    Path(f"/proc/{region.process.pid}/clear_refs").write_text("1")
+
+
+def move_to_a_node(region: Region) -> None:
+    """move_pages(2): there is no page to move, and it says so."""
+    statuses = libc.move_pages(region.process.pid, region.addresses(), node=0)
+    assert set(statuses) == {-errno.EFAULT}, statuses
+
+
 def write_protect(region: Region) -> None:
     """UFFDIO_WRITEPROTECT."""
     call = region.process.call
@@ -139,6 +152,8 @@ KEEPERS = (
     pytest.param(populate_read, marks=pytest.mark.needs("populate_advice")),
     make_read_only,
     advise_again,
+    clear_referenced,
+    pytest.param(move_to_a_node, marks=pytest.mark.needs("move_pages")),
     pytest.param(write_protect, marks=pytest.mark.needs("userfaultfd_wp")),
 )
 

@@ -13,13 +13,9 @@ from ksmtests.expectations import overwritten
 from mm import served
 from mm.region import Region
 from uapi import libc
-from uapi.libc import LONG_BYTES, PAGE_SIZE, lib
+from uapi.libc import LONG_BYTES, lib
 
 Writer = Callable[[Region, list[bytes], Path], bytes]
-
-
-def _addresses(region: Region) -> range:
-    return range(region.address, region.address + region.length, PAGE_SIZE)
 
 
 def proc_mem(region: Region, tokens: list[bytes], _: Path) -> bytes:
@@ -27,7 +23,7 @@ def proc_mem(region: Region, tokens: list[bytes], _: Path) -> bytes:
     content = overwritten(region.read(), tokens)
     fd = os.open(f"/proc/{region.process.pid}/mem", os.O_RDWR)
     try:
-        for address, token in zip(_addresses(region), tokens, strict=True):
+        for address, token in zip(region.addresses(), tokens, strict=True):
             os.pwrite(fd, token, address)
     finally:
         os.close(fd)
@@ -42,7 +38,7 @@ def ptrace_poke(region: Region, tokens: list[bytes], _: Path) -> bytes:
     libc.ptrace(lib.PTRACE_SEIZE, pid)
     libc.ptrace(lib.PTRACE_INTERRUPT, pid)
     os.waitpid(pid, 0)
-    for address, word in zip(_addresses(region), words, strict=True):
+    for address, word in zip(region.addresses(), words, strict=True):
         libc.ptrace(lib.PTRACE_POKEDATA, pid, address, int.from_bytes(word, "little"))
     libc.ptrace(lib.PTRACE_DETACH, pid)
     return content
@@ -51,7 +47,7 @@ def ptrace_poke(region: Region, tokens: list[bytes], _: Path) -> bytes:
 def process_vm(region: Region, tokens: list[bytes], _: Path) -> bytes:
     """process_vm_writev(2)."""
     content = overwritten(region.read(), tokens)
-    for address, token in zip(_addresses(region), tokens, strict=True):
+    for address, token in zip(region.addresses(), tokens, strict=True):
         libc.process_vm_writev(region.process.pid, address, token)
     return content
 

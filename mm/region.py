@@ -76,6 +76,10 @@ class Region:
         """Bytes."""
         return self.pages * PAGE_SIZE
 
+    def addresses(self) -> list[int]:
+        """The address of each page."""
+        return [self.address + page * PAGE_SIZE for page in range(self.pages)]
+
     def part(self, first: int, pages: int) -> "Region":
         """`pages` pages from page `first` on, as a region of their own."""
         if not 0 <= first <= first + pages <= self.pages:

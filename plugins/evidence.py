@@ -18,6 +18,7 @@ class Evidence:
     def __init__(self) -> None:
         self.processes: list[Process] = []
         self.regions: list[Region] = []
+        self.notes: list[str] = []
 
     def watch(self, region: Region) -> Region:
         """Show this region when the test fails."""
@@ -29,14 +30,19 @@ class Evidence:
         self.processes.append(process)
         return process
 
+    def note(self, when: str, region: Region) -> None:
+        """Keep the region's state now, to be shown beside its state at the failure."""
+        self.notes.append(f"{when}: {_process_line(region.process)}; {_region_line(region)}")
+
     def pids(self) -> frozenset[int]:
         """The processes of the test, dead or alive."""
         return frozenset(process.pid for process in self.processes)
 
     def text(self) -> str:
         """The state of everything watched, now."""
-        lines = [_process_line(process) for process in self.processes]
-        lines += [_region_line(region) for region in self.regions]
+        lines = list(self.notes)
+        lines += [f"at the failure: {_process_line(process)}" for process in self.processes]
+        lines += [f"at the failure: {_region_line(region)}" for region in self.regions]
         settings = Ksm().values()
         lines.append(
             "settings: " + ", ".join(f"{name} {value}" for name, value in settings.items())

@@ -102,6 +102,19 @@ def _cross_memory_attach() -> bool:
     return True
 
 
+def _move_pages() -> bool:
+    address = libc.mmap(libc.PAGE_SIZE)
+    try:
+        libc.move_pages(os.getpid(), [address], node=0)
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            return False
+        raise
+    finally:
+        libc.munmap(address, libc.PAGE_SIZE)
+    return True
+
+
 def _mremap_dontunmap() -> bool:
     address = libc.mmap(libc.PAGE_SIZE)
     flags = lib.MREMAP_MAYMOVE | lib.MREMAP_DONTUNMAP
@@ -187,6 +200,7 @@ _ALL = (
         ("CONFIG_TRANSPARENT_HUGEPAGE",),
     ),
     Feature("mremap_dontunmap", "5.7", _mremap_dontunmap),
+    Feature("move_pages", "2.6.18", _move_pages, ("CONFIG_NUMA", "CONFIG_MIGRATION")),
     Feature("free_advice", "4.5", _advice(lib.MADV_FREE)),
     Feature("reclaim_advice", "5.4", _advice(lib.MADV_PAGEOUT)),
     Feature(

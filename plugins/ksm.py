@@ -27,18 +27,20 @@ OpenLedger: TypeAlias = Callable[[Region], Ledger]
 class SharedKsm:
     """KSM while other tests use it too."""
 
-    def __init__(self) -> None:
+    def __init__(self, evidence: Evidence) -> None:
         self.settings = Ksm()
+        self._evidence = evidence
 
     def merge(self, region: Region) -> Region:
         """MADV_MERGEABLE, then wait until every page is merged. Raises NotMerged."""
         region.advise(lib.MADV_MERGEABLE)
-        scanning.wait_until_merged(self.settings, region)
+        self.wait_until_merged(region)
         return region
 
     def wait_until_merged(self, region: Region) -> None:
         """Wait until every page is merged. Raises NotMerged."""
         scanning.wait_until_merged(self.settings, region)
+        self._evidence.note("when merged", region)
 
     def wait_until(self, done: Callable[[], bool], passes: int = 10) -> bool:
         """Wait until `done()`, for at most so many passes of ksmd; whether it came true."""
@@ -111,15 +113,15 @@ def lease(request: pytest.FixtureRequest, membership: Membership) -> Iterator[No
 
 
 @pytest.fixture
-def ksm(lease: None) -> SharedKsm:
+def ksm(lease: None, evidence: Evidence) -> SharedKsm:
     """KSM under the common settings, shared with other tests."""
-    return SharedKsm()
+    return SharedKsm(evidence)
 
 
 @pytest.fixture
-def ksm_alone(lease: None) -> KsmAlone:
+def ksm_alone(lease: None, evidence: Evidence) -> KsmAlone:
     """KSM for one test; the common settings are put back after it."""
-    return KsmAlone()
+    return KsmAlone(evidence)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import os
 from typing import Any
 
 from uapi import _libc
+from uapi.syscalls import syscall_number
 
 ffi: Any = _libc.ffi
 lib: Any = ffi.dlopen(None)
@@ -149,6 +150,26 @@ def read_into(fd: int, address: int, length: int) -> int:
     if got < 0:
         raise failure(f"read({fd}, {address:#x}, {length})")
     return int(got)
+
+
+def move_pages(pid: int, addresses: list[int], node: int) -> list[int]:
+    """move_pages(2) of each address to a NUMA node; returns a node or -errno for each."""
+    count = len(addresses)
+    pages = ffi.new("void *[]", [pointer(address) for address in addresses])
+    statuses = ffi.new("int[]", count)
+    number = syscall_number("move_pages")
+    moved = lib.syscall(
+        number,
+        _long(pid),
+        _long(count),
+        pages,
+        ffi.new("int[]", [node] * count),
+        statuses,
+        _long(0),
+    )
+    if moved < 0:
+        raise failure(f"move_pages({pid}, {count} pages, node {node})")
+    return list(statuses)
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:

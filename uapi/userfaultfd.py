@@ -6,21 +6,9 @@ Source: Documentation/admin-guide/mm/userfaultfd.rst. Runs in the process whose 
 
 import errno
 import os
-import platform
 
 from uapi.libc import failure, ffi, ioctl, lib
-
-# asm-generic's number is 282; these are older tables (arch/*/…/syscall.tbl).
-SYSCALL_NUMBERS = {
-    "x86_64": 323,
-    "armv6l": 388,
-    "armv7l": 388,
-    "armv8l": 388,
-    "s390x": 355,
-    "ppc64le": 364,
-    "ppc64": 364,
-}
-GENERIC_SYSCALL_NUMBER = 282
+from uapi.syscalls import syscall_number
 
 
 def features() -> int:
@@ -35,7 +23,7 @@ def features() -> int:
 
 
 def _open() -> int:
-    number = SYSCALL_NUMBERS.get(platform.machine(), GENERIC_SYSCALL_NUMBER)
+    number = syscall_number("userfaultfd")
     fd = lib.syscall(number, ffi.cast("unsigned long", os.O_CLOEXEC | os.O_NONBLOCK))
     if fd < 0:
         raise failure("userfaultfd(O_CLOEXEC | O_NONBLOCK)")
