@@ -4,6 +4,7 @@
 pytest_plugins = (
     "plugins.requirements",
     "plugins.upstream_bug",
+    "plugins.fixed_by",
     "plugins.evidence",
     "plugins.kernel_log",
     "plugins.ksm",

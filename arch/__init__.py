@@ -4,6 +4,7 @@
 import importlib
 import pkgutil
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -28,10 +29,16 @@ def architectures() -> tuple[Arch, ...]:
     )
 
 
-def current(machine: str = "") -> Arch:
-    """The architecture of `machine`, this one by default. Raises UnknownArchitecture."""
+def current(machine: str = "", others: Iterable[Arch] = ()) -> Arch:
+    """The architecture of `machine`, this one by default; `others` come before the modules here.
+
+    Raises UnknownArchitecture.
+    """
     machine = machine or platform.machine()
-    for arch in architectures():
+    for arch in (*others, *architectures()):
         if machine in arch.machines:
             return arch
-    raise UnknownArchitecture(f"no module in arch/ names the machine {machine!r}: add one")
+    raise UnknownArchitecture(
+        f"no architecture names the machine {machine!r}: add a module to arch/, or a plugin with "
+        "the hook pytest_ksmtests_architectures"
+    )

@@ -6,21 +6,57 @@ kernel is older than the feature; what is left should be there and is not.
 """
 
 import os
+import sys
 from functools import cache
+from itertools import chain
 
 import pytest
 
 import arch
 import kconfig.configuration
+from plugins import hookspecs
 from plugins.features import FEATURES, Feature, Verdict, release_numbers, running_release
 from uapi.ksm import Ksm
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options on features."""
+    group = parser.getgroup("kernel features")
+    group.addoption(
+        "--require",
+        action="append",
+        default=[],
+        metavar="FEATURE",
+        help="fail, not skip, where the kernel lacks FEATURE (repeatable; `all`)",
+    )
+    group.addoption(
+        "--features",
+        action="store_true",
+        help="print which features the kernel has, and why it lacks the others",
+    )
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the hooks of `plugins.hookspecs`."""
+    pluginmanager.add_hookspecs(hookspecs)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the mark."""
+    """Register the mark, and refuse features that do not exist."""
     config.addinivalue_line(
         "markers", "needs(*features): skip where the kernel cannot have them, fail where it should"
     )
+    _refuse_unknown("--require", [name for name in config.option.require if name != "all"])
+    config.stash[_REQUIREMENTS] = Requirements(config)
+
+
+def _refuse_unknown(who: str, names: list[str]) -> None:
+    unknown = [name for name in names if name not in FEATURES]
+    if unknown:
+        raise pytest.UsageError(
+            f"{who} needs {', '.join(unknown)}: "
+            f"no such feature; there are {', '.join(sorted(FEATURES))}"
+        )
 
 
 def resolve(
@@ -29,11 +65,11 @@ def resolve(
     configuration: kconfig.configuration.Configuration | None,
     release: str,
 ) -> Verdict:
-    """The five steps for one feature."""
+    """The verdict on one feature, for a kernel of that release."""
     if reason := architecture.never.get(feature.name):
         return Verdict(run=False, reason=f"{architecture.name}: {reason}")
     if configuration:
-        for symbol in feature.kconfig:
+        for symbol in feature.kconfig + feature.selected:
             if lacking := configuration.lacks(symbol):
                 return Verdict(run=False, reason=f"{feature.name}: {lacking}")
     if feature.probe():
@@ -52,17 +88,58 @@ def resolve(
     )
 
 
-@cache
-def verdict(name: str) -> Verdict:
-    """The verdict for the running kernel. Raises KeyError for a name that is no feature."""
-    return resolve(FEATURES[name], arch.current(), kconfig.configuration.find(), running_release())
+class Requirements:
+    """The features of the running kernel, and which of them must be there."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        others = chain.from_iterable(config.hook.pytest_ksmtests_architectures())
+        self.architecture = arch.current(others=others)
+        self.configuration = kconfig.configuration.find()
+        self.release = running_release()
+        self.required = frozenset(config.option.require)
+        self.verdict = cache(self._verdict)
+
+    def _verdict(self, name: str) -> Verdict:
+        found = resolve(FEATURES[name], self.architecture, self.configuration, self.release)
+        if not found.run and self.required & {name, "all"}:
+            return Verdict(run=False, fail=True, reason=f"required, but {found.reason}")
+        return found
+
+    def heading(self) -> str:
+        """What was looked at: the release, the architecture, the configuration."""
+        source = self.configuration.source if self.configuration else "not found: probes decide"
+        return f"kernel: {self.release}, {self.architecture.name}, configuration {source}"
+
+
+_REQUIREMENTS = pytest.StashKey[Requirements]()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say which kernel is under test."""
+    return config.stash[_REQUIREMENTS].heading()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Print the table of `--features` and run nothing."""
+    if not config.option.features:
+        return None
+    requirements = Requirements(config)
+    lines = [requirements.heading()]
+    for name in sorted(FEATURES):
+        verdict = requirements.verdict(name)
+        answer = "yes" if verdict.run else "MISSING" if verdict.fail else "no"
+        lines.append(f"{name:26} {answer:8} {verdict.reason}".rstrip())
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip or fail before any fixture is set up."""
+    requirements = item.config.stash[_REQUIREMENTS]
     for mark in item.iter_markers("needs"):
         for name in mark.args:
-            found = verdict(name)
+            found = requirements.verdict(name)
             if found.fail:
                 pytest.fail(found.reason, pytrace=False)
             if not found.run:
@@ -73,19 +150,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A misspelt feature is an error of the test, found before anything runs."""
     for item in items:
         for mark in item.iter_markers("needs"):
-            unknown = [name for name in mark.args if name not in FEATURES]
-            if unknown:
-                raise pytest.UsageError(
-                    f"{item.nodeid} needs {', '.join(unknown)}: "
-                    f"no such feature; there are {', '.join(sorted(FEATURES))}"
-                )
+            _refuse_unknown(item.nodeid, list(mark.args))
 
 
 def why_not_here() -> str | None:
     """Why the suite cannot run on this kernel at all, and what to do; None where it can."""
     if not Ksm.default_root.is_dir():
-        reason = verdict("ksm").reason
-        return f"this kernel has no KSM ({reason}): boot one that is built with CONFIG_KSM=y"
+        configuration = kconfig.configuration.find()
+        lacking = configuration.lacks("CONFIG_KSM") if configuration else None
+        return (
+            f"this kernel, {running_release()}, has no {Ksm.default_root}"
+            f"{f' ({lacking})' if lacking else ''}: boot one that is built with CONFIG_KSM=y"
+        )
     if os.geteuid() != 0:
         return (
             "KSM's settings and page frame numbers are root's alone, and this is user "

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from uapi.settings import Counter, Setting, SettingsDirectory, switch
 
+PROC = Path("/proc")
 _ZERO_PAGES = re.compile(rb"ksm_zero_pages (-?\d+)")
 
 
@@ -89,7 +90,7 @@ def parse_process_stat(text: str) -> ProcessStat:
 
 def process_stat(pid: int) -> ProcessStat:
     """KSM's account of one mm. Raises OSError once the process is gone."""
-    return parse_process_stat(Path(f"/proc/{pid}/ksm_stat").read_text())
+    return parse_process_stat(Path(PROC, str(pid), "ksm_stat").read_text())
 
 
 def merging_pages(pid: int) -> int:

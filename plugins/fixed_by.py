@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0
+"""`fixed_by(title, release)`: names the upstream fix a test guards, where it fails."""
+
+from collections.abc import Generator
+
+import pytest
+
+from plugins.features import release_numbers, running_release
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the mark."""
+    config.addinivalue_line(
+        "markers", "fixed_by(title, release): upstream fix without which the test fails"
+    )
+
+
+def hint(title: str, release: str, running: str) -> str:
+    """What a failure may mean on the running release."""
+    if release_numbers(running) < release_numbers(release):
+        return (
+            f'the kernel may lack the fix "{title}", which came with {release}; this is {running}'
+        )
+    return f'the fix "{title}" came with {release}; {running} should have it: was it undone?'
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the hints to a failure."""
+    report = yield
+    if report.failed and call.when == "call":
+        running = running_release()
+        hints = [hint(*mark.args, running=running) for mark in item.iter_markers("fixed_by")]
+        if hints:
+            report.sections.append(("upstream fixes", "\n".join(hints)))
+    return report

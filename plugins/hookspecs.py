@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Hooks that other pytest plugins may implement."""
+
+from arch import Arch
+
+
+def pytest_ksmtests_architectures() -> list[Arch]:
+    """Architectures that `arch/` does not know, or knows wrongly: they are looked at first.
+
+    A plugin is loaded with `-p`, or by an installed package's entry point `pytest11`.
+    """
+    return []

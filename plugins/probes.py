@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0
+"""How to find out whether the running kernel has something: by asking it."""
+
+import errno
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from mm import served
+from uapi import ksm, libc, pagemap, userfaultfd
+from uapi.libc import lib
+from uapi.meminfo import read_meminfo, total_memory
+from uapi.thp import Thp
+
+HUGE_PAGES_NEEDED = 6  # a region, its alignment, its content read back
+
+
+def is_root() -> bool:
+    """Whether settings and page frame numbers are ours to use."""
+    return os.geteuid() == 0
+
+
+def has_ksm_file(name: str) -> Callable[[], bool]:
+    """A file of /sys/kernel/mm/ksm."""
+    return lambda: ksm.Ksm().has(name)
+
+
+def counts_zero_pages() -> bool:
+    """Whether both books have ksm_zero_pages: the system's and the process's."""
+    return (ksm.Ksm.default_root / "ksm_zero_pages").exists() and (
+        ksm.process_stat(os.getpid()).zero_pages is not None
+    )
+
+
+def has_huge_pages() -> bool:
+    """Whether there are huge pages; the processor may lack them."""
+    return (Thp.default_root / "hpage_pmd_size").exists()
+
+
+def has_file(path: str) -> Callable[[], bool]:
+    """A file that the feature brought."""
+    return Path(path).exists
+
+
+def has_line(path: str, word: str) -> Callable[[], bool]:
+    """A line of a file that begins with `word`."""
+    return lambda: re.search(rf"^{word}\b", Path(path).read_text(), re.MULTILINE) is not None
+
+
+def takes_advice(advice: int) -> Callable[[], bool]:
+    """Advice over no bytes: EINVAL where the kernel does not know it."""
+
+    def probe() -> bool:
+        try:
+            libc.madvise(0, 0, advice)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return False
+            raise
+        return True
+
+    return probe
+
+
+def memory_merge_prctl() -> bool:
+    """PR_GET_MEMORY_MERGE."""
+    try:
+        libc.get_memory_merge()
+    except OSError:
+        return False
+    return True
+
+
+def offers_uffd_feature(bit: int) -> Callable[[], bool]:
+    """A UFFD_FEATURE_* bit."""
+
+    def probe() -> bool:
+        try:
+            return bool(userfaultfd.features() & bit)
+        except OSError:
+            return False
+
+    return probe
+
+
+def page_pinning() -> bool:
+    """Fixed buffers of io_uring, which kernel.io_uring_disabled can forbid."""
+    address = libc.mmap(libc.PAGE_SIZE)
+    try:
+        os.close(libc.pin_pages(address, libc.PAGE_SIZE))
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM):
+            return False
+        raise
+    finally:
+        libc.munmap(address, libc.PAGE_SIZE)
+    return True
+
+
+def cross_memory_attach() -> bool:
+    """process_vm_writev(2)."""
+    try:
+        libc.process_vm_writev(os.getpid(), 0, b"")
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            return False
+        raise
+    return True
+
+
+def move_pages() -> bool:
+    """move_pages(2), even on a single node."""
+    address = libc.mmap(libc.PAGE_SIZE)
+    try:
+        libc.move_pages(os.getpid(), [address], node=0)
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            return False
+        raise
+    finally:
+        libc.munmap(address, libc.PAGE_SIZE)
+    return True
+
+
+def mremap_dontunmap() -> bool:
+    """MREMAP_DONTUNMAP."""
+    address = libc.mmap(libc.PAGE_SIZE)
+    flags = lib.MREMAP_MAYMOVE | lib.MREMAP_DONTUNMAP
+    try:
+        moved = libc.mremap(address, libc.PAGE_SIZE, libc.PAGE_SIZE, flags)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return False
+        raise
+    finally:
+        libc.munmap(address, libc.PAGE_SIZE)
+    libc.munmap(moved, libc.PAGE_SIZE)
+    return True
+
+
+def huge_page_memory() -> bool:
+    """Whether tests of huge pages fit the memory; a huge page may have 512 MiB."""
+    return read_meminfo()["MemAvailable"] >= HUGE_PAGES_NEEDED * Thp().hpage_pmd_size
+
+
+def direct_io() -> bool:
+    """Whether the file system of temporary files takes O_DIRECT."""
+    with tempfile.NamedTemporaryFile() as file:
+        try:
+            os.close(os.open(file.name, os.O_RDONLY | os.O_DIRECT))
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return False
+            raise
+    return True
+
+
+def soft_dirty() -> bool:
+    """A page just written is soft-dirty wherever the bit exists."""
+    address = libc.mmap(libc.PAGE_SIZE)
+    try:
+        libc.ffi.memmove(libc.pointer(address), b"x", 1)
+        return bool(pagemap.pagemap_entries(os.getpid(), address, 1)[0] & pagemap.SOFT_DIRTY)
+    finally:
+        libc.munmap(address, libc.PAGE_SIZE)
+
+
+def fork_failure() -> bool:
+    """Whether a VMA larger than the memory can be mapped, which makes fork fail."""
+    if Path("/proc/sys/vm/overcommit_memory").read_text().strip() != "0":
+        return False
+    memory = total_memory()
+    try:
+        address = served.map_more_than_memory(memory)
+    except OSError:
+        return False
+    libc.munmap(address, 2 * (memory * 6 // 10 // libc.PAGE_SIZE * libc.PAGE_SIZE))
+    return True
