@@ -18,7 +18,7 @@ from uapi import libc, userfaultfd
 from uapi.libc import PAGE_SIZE, lib
 from uapi.pagemap import PageKind
 
-pytestmark = pytest.mark.needs("ksm_stat", "page_frames")
+pytestmark = [pytest.mark.port, pytest.mark.needs("ksm_stat", "page_frames")]
 
 PAGES = 2 * 1024 * 1024 // PAGE_SIZE  # as many bytes as the C program uses
 COUNT_BEYOND_AN_EXIT_STATUS = 512  # pages; its low byte is 0, so it passes for 0 there
@@ -75,6 +75,9 @@ def test_unmerge_discarded(ksm: SharedKsm, region: RegionFactory) -> None:
 
 
 @pytest.mark.needs("userfaultfd_wp")
+@pytest.mark.fixed_by(
+    "mm/ksm: fix KSM COW breaking with userfaultfd-wp via FAULT_FLAG_UNSHARE", "6.2"
+)
 def test_unmerge_uffd_wp(ksm: SharedKsm, region: RegionFactory) -> None:
     """Unmerging keeps userfaultfd's write protection, and tells the monitor nothing."""
     merged = ksm.merge(region(PAGES))
@@ -113,6 +116,7 @@ def test_prot_none(ksm: SharedKsm, region: RegionFactory) -> None:
     assert_unmerged(inaccessible, overwritten(content, tokens))
 
 
+@pytest.mark.prctl
 @pytest.mark.needs("memory_merge_prctl")
 def test_prctl(process: Process) -> None:
     """PR_GET_MEMORY_MERGE says what PR_SET_MEMORY_MERGE set."""
@@ -123,6 +127,7 @@ def test_prctl(process: Process) -> None:
     assert process.call(libc.get_memory_merge) == 0
 
 
+@pytest.mark.prctl
 @pytest.mark.needs("memory_merge_prctl")
 def test_prctl_fork(
     ksm: SharedKsm,
@@ -140,7 +145,10 @@ def test_prctl_fork(
     assert_merged_into_one(inherited)
 
 
+@pytest.mark.prctl
 @pytest.mark.needs("memory_merge_prctl")
+@pytest.mark.fixed_by("mm/ksm: support fork/exec for prctl", "6.7")
+@pytest.mark.fixed_by("mm/ksm: fix ksm exec support for prctl", "6.10")
 def test_prctl_fork_exec(
     ksm: SharedKsm,
     process: Process,
@@ -158,6 +166,7 @@ def test_prctl_fork_exec(
     assert_merged_into_one(inherited)
 
 
+@pytest.mark.prctl
 @pytest.mark.needs("memory_merge_prctl")
 def test_prctl_unmerge(ksm: SharedKsm, process: Process, region: RegionFactory) -> None:
     """PR_SET_MEMORY_MERGE=0 unmerges the whole process."""
@@ -174,6 +183,8 @@ def test_prctl_unmerge(ksm: SharedKsm, process: Process, region: RegionFactory) 
     assert ksm.wait_until(lambda: process.merging_pages == 0)
 
 
+@pytest.mark.fork
+@pytest.mark.fixed_by("mm/ksm: fix incorrect KSM counter handling in mm_struct during fork", "6.18")
 def test_fork_ksm_merging_page_count(
     ksm_alone: KsmAlone, region: RegionFactory, fork: Fork
 ) -> None:

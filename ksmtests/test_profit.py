@@ -18,7 +18,7 @@ from plugins.processes import RegionFactory
 from uapi import smaps
 from uapi.libc import PAGE_SIZE, lib
 
-pytestmark = pytest.mark.needs("ksm_profit", "page_frames")
+pytestmark = [pytest.mark.profit, pytest.mark.needs("ksm_profit", "page_frames")]
 
 # RssAnon is exact only before 6.2 and since 6.16; in between, each CPU holds back up to 64 pages.
 RSS_PAGES = 2048

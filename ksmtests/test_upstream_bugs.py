@@ -21,7 +21,7 @@ from uapi import libc, userfaultfd
 from uapi.libc import PAGE_SIZE, lib
 from uapi.meminfo import total_memory
 
-pytestmark = pytest.mark.needs("ksm_zero_pages", "page_frames")
+pytestmark = [pytest.mark.zero_pages, pytest.mark.needs("ksm_zero_pages", "page_frames")]
 
 FORKS = 40
 

@@ -17,6 +17,8 @@ from uapi.pagemap import PageKind
 from uapi.thp import Thp
 
 pytestmark = [
+    pytest.mark.zero_pages,
+    pytest.mark.collapse,
     pytest.mark.needs("ksm_zero_pages", "page_frames", "thp", "huge_page_memory"),
     # Left alone, khugepaged would be there before the test.
     pytest.mark.usefixtures("khugepaged"),

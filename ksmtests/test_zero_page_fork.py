@@ -9,7 +9,11 @@ from plugins.ksm import KsmAlone, OpenLedger
 from plugins.processes import Fork
 from uapi.libc import lib
 
-pytestmark = pytest.mark.needs("ksm_zero_pages", "page_frames")
+pytestmark = [
+    pytest.mark.zero_pages,
+    pytest.mark.fork,
+    pytest.mark.needs("ksm_zero_pages", "page_frames"),
+]
 
 
 @pytest.fixture

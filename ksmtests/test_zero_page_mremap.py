@@ -10,7 +10,11 @@ from uapi import libc
 from uapi.libc import PAGE_SIZE, lib
 from uapi.pagemap import PageKind
 
-pytestmark = pytest.mark.needs("ksm_zero_pages", "page_frames")
+pytestmark = [
+    pytest.mark.zero_pages,
+    pytest.mark.mremap,
+    pytest.mark.needs("ksm_zero_pages", "page_frames"),
+]
 
 
 def reserve(region: Region, pages: int) -> int:

@@ -10,7 +10,7 @@ from plugins.processes import RegionFactory
 from uapi.libc import PAGE_SIZE, lib
 from uapi.pagemap import PageKind
 
-pytestmark = pytest.mark.needs("ksm_zero_pages", "page_frames")
+pytestmark = [pytest.mark.zero_pages, pytest.mark.needs("ksm_zero_pages", "page_frames")]
 
 
 def refill_unseen(ksm_alone: KsmAlone, region: Region) -> None:

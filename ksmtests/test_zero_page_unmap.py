@@ -15,7 +15,7 @@ from uapi import libc, userfaultfd
 from uapi.libc import lib
 from uapi.pagemap import PageKind
 
-pytestmark = pytest.mark.needs("ksm_zero_pages", "page_frames")
+pytestmark = [pytest.mark.zero_pages, pytest.mark.needs("ksm_zero_pages", "page_frames")]
 
 Event = Callable[[Region], None]
 

@@ -18,7 +18,7 @@ from uapi import libc
 from uapi.libc import PAGE_SIZE, lib
 from uapi.vmstat import read_vmstat
 
-pytestmark = pytest.mark.needs("ksm_zero_pages", "page_frames")
+pytestmark = [pytest.mark.zero_pages, pytest.mark.needs("ksm_zero_pages", "page_frames")]
 
 
 def test_unmergeable_unshares(zeros: Region, ledger: OpenLedger) -> None:

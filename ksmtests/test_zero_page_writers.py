@@ -11,7 +11,7 @@ from mm.region import Region, unique_tokens
 from plugins.ksm import KsmAlone, OpenLedger
 from plugins.processes import RegionFactory
 
-pytestmark = pytest.mark.needs("ksm_zero_pages", "page_frames")
+pytestmark = [pytest.mark.zero_pages, pytest.mark.needs("ksm_zero_pages", "page_frames")]
 
 WRITERS = (
     writers.proc_mem,

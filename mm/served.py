@@ -97,10 +97,28 @@ def read_file_into(path: str, flags: int, address: int, length: int) -> int:
         os.close(fd)
 
 
+def churn(address: int, pages: int, rounds: int) -> None:
+    """Turn pages into zeros and back, page by page, again and again."""
+    for number in range(rounds):
+        for page in range(pages):
+            content = bytes(8) if (number + page) % 2 else number.to_bytes(8, "little")
+            store(address + page * PAGE_SIZE, content)
+
+
 def map_over(address: int, length: int) -> int:
     """Map fresh anonymous memory over what is there."""
     flags = lib.MAP_PRIVATE | lib.MAP_ANONYMOUS | lib.MAP_FIXED
     return libc.mmap(length, flags=flags, address=address)
+
+
+def map_memfd_privately(length: int) -> int:
+    """Map a new file of tmpfs privately, bytes; the file lives as long as the mapping."""
+    fd = os.memfd_create("private")
+    try:
+        os.ftruncate(fd, length)
+        return map_private_file(fd, length)
+    finally:
+        os.close(fd)
 
 
 def map_private_file(fd: int, length: int) -> int:

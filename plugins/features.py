@@ -41,6 +41,7 @@ _ALL = (
     Feature("ksm", "2.6.32", probes.has_ksm_file("run"), KSM),
     Feature("ksm_stat", "6.1", probes.has_file("/proc/self/ksm_stat"), KSM),
     Feature("ksm_zero_pages", "6.6", probes.counts_zero_pages, KSM),
+    Feature("pages_scanned", "6.6", probes.has_ksm_file("pages_scanned"), KSM),
     Feature("ksm_profit", "6.4", probes.has_ksm_file("general_profit"), KSM),
     Feature("memory_merge_prctl", "6.4", probes.memory_merge_prctl, KSM),
     Feature("smaps_ksm", "6.7", probes.has_line("/proc/self/smaps_rollup", "KSM"), KSM),
@@ -57,6 +58,13 @@ _ALL = (
         selected=("CONFIG_HAVE_ARCH_USERFAULTFD_WP",),
     ),
     Feature("userfaultfd_move", "6.8", probes.offers_uffd_feature(lib.UFFD_FEATURE_MOVE), UFFD),
+    Feature(
+        "userfaultfd_minor_shmem",
+        "5.14",
+        probes.offers_uffd_feature(lib.UFFD_FEATURE_MINOR_SHMEM),
+        (*UFFD, "CONFIG_SHMEM"),
+        selected=("CONFIG_HAVE_ARCH_USERFAULTFD_MINOR",),
+    ),
     Feature("thp", "2.6.38", probes.has_huge_pages, THP),
     Feature("collapse_advice", "6.1", probes.takes_advice(lib.MADV_COLLAPSE), THP),
     Feature(

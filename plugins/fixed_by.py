@@ -32,7 +32,9 @@ def pytest_runtest_makereport(
     report = yield
     if report.failed and call.when == "call":
         running = running_release()
-        hints = [hint(*mark.args, running=running) for mark in item.iter_markers("fixed_by")]
+        hints = [
+            hint(mark.args[0], mark.args[1], running) for mark in item.iter_markers("fixed_by")
+        ]
         if hints:
             report.sections.append(("upstream fixes", "\n".join(hints)))
     return report

@@ -30,11 +30,11 @@ MMAN = (
     Constant("MAP_PRIVATE", 0x02, "2.6"),
     Constant("MAP_FIXED", 0x10, "2.6"),
     Constant("MAP_ANONYMOUS", 0x20, "2.6"),
-    Constant("MAP_NORESERVE", 0x4000, "2.6"),
     Constant("MAP_FIXED_NOREPLACE", 0x100000, "4.17"),
     Constant("MREMAP_MAYMOVE", 1, "2.6"),
     Constant("MREMAP_FIXED", 2, "2.6"),
     Constant("MREMAP_DONTUNMAP", 4, "5.7"),
+    Constant("MADV_SEQUENTIAL", 2, "2.6"),
     Constant("MADV_DONTNEED", 4, "2.6"),
     Constant("MADV_FREE", 8, "4.5"),
     Constant("MADV_DONTFORK", 10, "2.6"),
@@ -43,6 +43,7 @@ MMAN = (
     Constant("MADV_UNMERGEABLE", 13, "2.6.32"),
     Constant("MADV_HUGEPAGE", 14, "2.6.38"),
     Constant("MADV_NOHUGEPAGE", 15, "2.6.38"),
+    Constant("MADV_DONTDUMP", 16, "3.4"),
     Constant("MADV_WIPEONFORK", 18, "4.14"),
     Constant("MADV_KEEPONFORK", 19, "4.14"),
     Constant("MADV_COLD", 20, "5.4"),
@@ -69,16 +70,17 @@ USERFAULTFD = (
     Constant("UFFD_API", 0xAA, "4.3"),
     Constant("UFFD_USER_MODE_ONLY", 1, "5.11"),
     Constant("UFFD_FEATURE_PAGEFAULT_FLAG_WP", 1 << 0, "5.7"),
+    Constant("UFFD_FEATURE_MINOR_SHMEM", 1 << 10, "5.14"),
     Constant("UFFD_FEATURE_WP_UNPOPULATED", 1 << 13, "6.4"),
     Constant("UFFD_FEATURE_MOVE", 1 << 16, "6.8"),
     Constant("UFFDIO_REGISTER_MODE_MISSING", 1 << 0, "4.3"),
     Constant("UFFDIO_REGISTER_MODE_WP", 1 << 1, "5.7"),
+    Constant("UFFDIO_REGISTER_MODE_MINOR", 1 << 2, "5.13"),
     Constant("UFFDIO_WRITEPROTECT_MODE_WP", 1 << 0, "5.7"),
     Constant("UFFD_EVENT_PAGEFAULT", 0x12, "4.3"),
     Constant("UFFD_PAGEFAULT_FLAG_WP", 1 << 1, "5.7"),
     Constant("UFFDIO_API", 0xC018AA3F, "4.3"),
     Constant("UFFDIO_REGISTER", 0xC020AA00, "4.3"),
-    Constant("UFFDIO_UNREGISTER", 0x8010AA01, "4.3"),
     Constant("UFFDIO_WRITEPROTECT", 0xC018AA06, "5.7"),
     Constant("UFFDIO_MOVE", 0xC028AA05, "6.8"),
 )
@@ -142,7 +144,7 @@ int mlock(const void *addr, size_t len);
 int munlock(const void *addr, size_t len);
 int madvise(void *addr, size_t length, int advice);
 int prctl(int option, ...);
-long ptrace(int request, ...);
+long ptrace(unsigned int request, ...);
 int ioctl(int fd, unsigned long request, ...);
 long syscall(long number, ...);
 ssize_t process_vm_writev(int pid, const struct iovec *local_iov, unsigned long liovcnt,

@@ -5,10 +5,15 @@ Sources: scripts/syscall.tbl, and arch/*/…/syscall.tbl of the architectures th
 """
 
 import platform
+import sys
 
 GENERIC = "asm-generic"
 MACHINES = {
     "x86_64": "x86",
+    "i386": "i386",
+    "i486": "i386",
+    "i586": "i386",
+    "i686": "i386",
     "armv6l": "arm",
     "armv7l": "arm",
     "armv8l": "arm",
@@ -16,12 +21,17 @@ MACHINES = {
     "ppc64": "powerpc",
     "ppc64le": "powerpc",
 }  # by uname -m; others use the generic table
+COMPAT = {"x86_64": "i686", "aarch64": "armv8l"}  # what 32-bit programs run on such a kernel as
 NUMBERS = {
-    "move_pages": {GENERIC: 239, "x86": 279, "arm": 344, "s390": 310, "powerpc": 301},
-    "userfaultfd": {GENERIC: 282, "x86": 323, "arm": 388, "s390": 355, "powerpc": 364},
+    "move_pages": {GENERIC: 239, "x86": 279, "i386": 317, "arm": 344, "s390": 310, "powerpc": 301},
+    "userfaultfd": {GENERIC: 282, "x86": 323, "i386": 374, "arm": 388, "s390": 355, "powerpc": 364},
 }
+POINTER_BITS = 64 if sys.maxsize > 1 << 32 else 32
 
 
-def syscall_number(name: str, machine: str = "") -> int:
-    """The number of a call on `machine`, this one by default."""
-    return NUMBERS[name][MACHINES.get(machine or platform.machine(), GENERIC)]
+def syscall_number(name: str, machine: str = "", bits: int = POINTER_BITS) -> int:
+    """The number of a call on `machine` from a program of `bits`, by default as this one runs."""
+    machine = machine or platform.machine()
+    if bits == 32:
+        machine = COMPAT.get(machine, machine)
+    return NUMBERS[name][MACHINES.get(machine, GENERIC)]
