@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from ksmtests.expectations import assert_merged_into_one, assert_zero_pages
 from mm import served
 from mm.ledger import system_zero_pages
 from mm.process import Process, Zygote
@@ -133,6 +134,21 @@ def test_failing_fork_leaves_the_count(
         if process.call(served.fork_errno) == 0:
             raise RuntimeError("fork succeeded with a VMA larger than the memory")
     books.assert_change(zero_pages=0, anonymous=0)
+
+
+@pytest.mark.needs("fork_failure")
+@pytest.mark.fixed_by("fork: only invoke khugepaged, ksm hooks if no error", "6.12")
+def test_failing_fork_leaves_the_process_mergeable(
+    ksm_alone: KsmAlone, process: Process, region: RegionFactory
+) -> None:
+    """ksmd is not told of the child that never was, and goes on merging its parent's pages."""
+    zeros = doomed_zeros(ksm_alone, process, 8)
+    ksm_alone.start()
+    for _ in range(5):
+        assert process.call(served.fork_errno) != 0
+        ksm_alone.wait_for_passes()
+    assert_zero_pages(zeros)
+    assert_merged_into_one(ksm_alone.merge(region()))
 
 
 @pytest.mark.upstream_bug("fork reads the count of KSM-placed zero pages without the mmap lock")
