@@ -24,6 +24,15 @@ PAGES = 2 * 1024 * 1024 // PAGE_SIZE  # as many bytes as the C program uses
 COUNT_BEYOND_AN_EXIT_STATUS = 512  # pages; its low byte is 0, so it passes for 0 there
 
 
+def fork_merging(ksm_alone: KsmAlone, process: Process, fork: Fork) -> Process:
+    """Set PR_SET_MEMORY_MERGE and fork, with ksmd stopped: it would race for the count of zeros."""
+    ksm_alone.stop()
+    process.call(libc.set_memory_merge, 1)
+    child = fork(process)
+    ksm_alone.start()
+    return child
+
+
 def test_unmerge(ksm: SharedKsm, region: RegionFactory) -> None:
     """MADV_UNMERGEABLE gives every page back."""
     merged = ksm.merge(region(PAGES))
@@ -118,6 +127,7 @@ def test_prot_none(ksm: SharedKsm, region: RegionFactory) -> None:
 
 @pytest.mark.prctl
 @pytest.mark.needs("memory_merge_prctl")
+@pytest.mark.usefixtures("whole_process")
 def test_prctl(process: Process) -> None:
     """PR_GET_MEMORY_MERGE says what PR_SET_MEMORY_MERGE set."""
     assert process.call(libc.get_memory_merge) == 0
@@ -129,19 +139,16 @@ def test_prctl(process: Process) -> None:
 
 @pytest.mark.prctl
 @pytest.mark.needs("memory_merge_prctl")
+@pytest.mark.usefixtures("whole_process")
 def test_prctl_fork(
-    ksm: SharedKsm,
-    process: Process,
-    region: RegionFactory,
-    fork: Fork,
+    ksm_alone: KsmAlone, process: Process, region: RegionFactory, fork: Fork
 ) -> None:
     """A child merges by its parent's PR_SET_MEMORY_MERGE, without any advice."""
-    process.call(libc.set_memory_merge, 1)
-    child = fork(process)
+    child = fork_merging(ksm_alone, process, fork)
 
     assert child.call(libc.get_memory_merge) == 1
     inherited = region(PAGES, process=child)
-    ksm.wait_until_merged(inherited)
+    ksm_alone.wait_until_merged(inherited)
     assert_merged_into_one(inherited)
 
 
@@ -149,25 +156,23 @@ def test_prctl_fork(
 @pytest.mark.needs("memory_merge_prctl")
 @pytest.mark.fixed_by("mm/ksm: support fork/exec for prctl", "6.7")
 @pytest.mark.fixed_by("mm/ksm: fix ksm exec support for prctl", "6.10")
+@pytest.mark.usefixtures("whole_process")
 def test_prctl_fork_exec(
-    ksm: SharedKsm,
-    process: Process,
-    region: RegionFactory,
-    fork: Fork,
+    ksm_alone: KsmAlone, process: Process, region: RegionFactory, fork: Fork
 ) -> None:
     """PR_SET_MEMORY_MERGE outlives fork and exec."""
-    process.call(libc.set_memory_merge, 1)
-    child = fork(process)
+    child = fork_merging(ksm_alone, process, fork)
     child.execute()
 
     assert child.call(libc.get_memory_merge) == 1
     inherited = region(PAGES, process=child)
-    ksm.wait_until_merged(inherited)
+    ksm_alone.wait_until_merged(inherited)
     assert_merged_into_one(inherited)
 
 
 @pytest.mark.prctl
 @pytest.mark.needs("memory_merge_prctl")
+@pytest.mark.usefixtures("whole_process")
 def test_prctl_unmerge(ksm: SharedKsm, process: Process, region: RegionFactory) -> None:
     """PR_SET_MEMORY_MERGE=0 unmerges the whole process."""
     process.call(libc.set_memory_merge, 1)

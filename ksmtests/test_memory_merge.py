@@ -35,6 +35,7 @@ def test_stray_arguments_are_refused(arguments: tuple[int, ...], process: Proces
     assert process.call(libc.get_memory_merge) == 0
 
 
+@pytest.mark.usefixtures("whole_process")
 def test_present_and_future_memory_becomes_mergeable(
     process: Process, region: RegionFactory
 ) -> None:
@@ -57,6 +58,7 @@ def test_switching_off_without_having_switched_on_keeps_advice(
     assert "mg" in advised.vmas()[0].flags
 
 
+@pytest.mark.usefixtures("whole_process")
 def test_switching_off_clears_advised_memory_too(process: Process, region: RegionFactory) -> None:
     """0 after 1 clears every VMA, by whatever way it was marked (mm/ksm.c)."""
     advised = region()
@@ -66,6 +68,7 @@ def test_switching_off_clears_advised_memory_too(process: Process, region: Regio
     assert_not_mergeable(advised)
 
 
+@pytest.mark.usefixtures("whole_process")
 def test_switching_on_again_keeps_what_was_opted_out(
     process: Process, region: RegionFactory
 ) -> None:
@@ -78,6 +81,7 @@ def test_switching_on_again_keeps_what_was_opted_out(
 
 
 @pytest.mark.fixed_by("mm/ksm: prevent KSM from breaking VMA merging for new VMAs", "6.17")
+@pytest.mark.usefixtures("whole_process")
 def test_adjacent_mappings_are_one_vma(process: Process) -> None:
     """Mappings made side by side still become one VMA, as they do without KSM."""
     process.call(libc.set_memory_merge, 1)
@@ -92,6 +96,7 @@ def test_adjacent_mappings_are_one_vma(process: Process) -> None:
 
 
 @pytest.mark.fixed_by("mm/ksm: fix exec/fork inheritance support for prctl", "6.19")
+@pytest.mark.usefixtures("whole_process")
 def test_memory_mapped_long_after_exec_merges(
     ksm: SharedKsm, process: Process, region: RegionFactory
 ) -> None:

@@ -19,9 +19,7 @@ def test_no_page_is_shared_beyond_the_limit(
     limit: int, ksm_alone: KsmAlone, region: RegionFactory
 ) -> None:
     """Equal pages merge into as many KSM pages as the limit asks for, and no more than one more."""
-    ksm_alone.unmerge_all()
-    ksm_alone.settings.max_page_sharing = limit
-    ksm_alone.start()
+    ksm_alone.limit_sharing(limit)
     merged = ksm_alone.merge(region(42))
     ksm_alone.stop()
     assert_merged_into_one(merged)
@@ -38,10 +36,8 @@ def test_chains_come_and_go_while_ksmd_walks_them(
     ksm_alone: KsmAlone, region: RegionFactory
 ) -> None:
     """Duplicates of a KSM page are pruned and made anew; content and kernel stay sane."""
-    ksm_alone.unmerge_all()
-    ksm_alone.settings.max_page_sharing = 2
     ksm_alone.settings.stable_node_chains_prune_millisecs = 0
-    ksm_alone.start()
+    ksm_alone.limit_sharing(2)
     merged = ksm_alone.merge(region(64))
     content = merged.read()
     for _ in range(10):

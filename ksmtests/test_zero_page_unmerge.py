@@ -91,6 +91,7 @@ def test_run_2_unshares_every_mergeable_page(
 
 
 @pytest.mark.needs("memory_merge_prctl")
+@pytest.mark.usefixtures("whole_process")
 def test_memory_merge_0_unshares(
     ksm_alone: KsmAlone, process: Process, region: RegionFactory, ledger: OpenLedger
 ) -> None:

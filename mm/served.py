@@ -52,10 +52,10 @@ def fork() -> int:
     serve(Connection(handle))
 
 
-def execute(argv: list[str]) -> NoReturn:
+def execute(argv: list[str], environment: dict[str, str]) -> NoReturn:
     """Replace the program by a fresh one that serves the same connection."""
     os.set_inheritable(_connection.fileno(), True)
-    os.execv(argv[0], [*argv, str(_connection.fileno())])
+    os.execve(argv[0], [*argv, str(_connection.fileno())], environment)
 
 
 def exit_status(pid: int) -> int | None:

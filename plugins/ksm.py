@@ -5,13 +5,14 @@ Under `ksm` a test may look at its own processes and wait for ksmd; all settings
 `lease.common`. Under `ksm_alone` it may change settings, stop ksmd and read system-wide counters.
 """
 
+import errno
 import fcntl
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import pytest
 
-from lease import common
+from lease import common, journal
 from lease.membership import Membership
 from mm import scanning
 from mm.ledger import Ledger
@@ -62,17 +63,26 @@ class KsmAlone(SharedKsm):
         """run=1."""
         self.settings.run = RunState.MERGE
 
+    def limit_sharing(self, limit: int) -> None:
+        """Set max_page_sharing, with nothing shared, and go on.
+
+        Raises OSError (EBUSY) where a process outside the tests keeps a KSM page that run=2 does
+        not reach: a child that is not mergeable of a parent that is.
+        """
+        problems = journal.apply({f"{journal.KSM}/max_page_sharing": str(limit)})
+        if problems:
+            raise OSError(errno.EBUSY, problems[0])
+        self.start()
+
     def unmerge_all(self) -> None:
         """run=2: unmerge every process's pages, then stop."""
         self.settings.run = RunState.UNMERGE
 
 
 @pytest.fixture(scope="session")
-def zygote() -> Iterator[Zygote]:
-    """What all processes of the tests are forked from."""
-    started = Zygote()
-    yield started
-    started.close()
+def zygote() -> Zygote:
+    """What all processes of the tests are forked from; the membership ends it."""
+    return Zygote()
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +93,7 @@ def membership(zygote: Zygote) -> Iterator[Membership]:
     """
     member = Membership()
     yield member
+    zygote.close()
     problems = member.leave()
     if problems:
         pytest.fail("KSM settings were not restored: " + "; ".join(problems), pytrace=False)

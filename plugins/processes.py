@@ -52,6 +52,16 @@ def process(start_process: Callable[[], Process]) -> Process:
 
 
 @pytest.fixture
+def whole_process(process: Process) -> None:
+    """Have the process under test share no page with any other: all of it may be merged.
+
+    A page that a fork shares with the zygote would become a KSM page of the zygote's too, which
+    nothing can unmerge: the zygote's memory is not mergeable.
+    """
+    process.execute()
+
+
+@pytest.fixture
 def fork(evidence: Evidence) -> Fork:
     """Fork a process of the test; the child ends with the test at the latest."""
     return lambda parent: evidence.watch_process(parent.fork())
