@@ -81,8 +81,10 @@ class Process:
         """A child of this process, with a copy of its address space."""
         ours, theirs = _connection_pair()
         try:
-            self.connection.send((served.fork, ()))
+            self.send(served.fork)
             send_handle(self.connection, theirs, self.pid)
+        except ConnectionError as error:
+            raise ProcessLost(f"process {self.pid} is gone: {error}") from error
         finally:
             os.close(theirs)
         pid = self._answer("fork")
@@ -93,7 +95,7 @@ class Process:
 
     def execute(self) -> None:
         """exec(2) a fresh interpreter in this process."""
-        self.connection.send((served.execute, (INTERPRETER, ENVIRONMENT)))
+        self.send(served.execute, INTERPRETER, ENVIRONMENT)
         self._answer("exec")
 
     def ksm_stat(self) -> ksm.ProcessStat:
@@ -125,20 +127,38 @@ class Process:
         self.connection.close()
         return status
 
+    def end(self) -> None:
+        """Make sure that it is gone, whether its parent still lives or not."""
+        if not self.alive:
+            return
+        if self.parent and self.parent.alive:
+            self.kill()
+            return
+        # The parent's death has sent SIGKILL, and init reaps.
+        self._wait()
+        self.connection.close()
+
     def _reap(self) -> int:
         """Wait for the end of the process, then have its parent reap it."""
         if self.parent is None:
             raise ProcessLost(f"process {self.pid} has no parent to reap it")
-        pidfd = os.pidfd_open(self.pid)
+        self._wait()
+        status = self.parent.call(served.exit_status, self.pid)
+        if status is None:
+            raise ProcessLost(f"process {self.pid} ended, but its parent cannot reap it")
+        return status
+
+    def _wait(self) -> None:
+        """Wait until it has ended. Raises ProcessLost after CALL_DEADLINE."""
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
         try:
             if not select.select([pidfd], [], [], CALL_DEADLINE)[0]:
                 raise ProcessLost(f"process {self.pid} did not end within {CALL_DEADLINE} s")
         finally:
             os.close(pidfd)
-        status = self.parent.call(served.exit_status, self.pid)
-        if status is None:
-            raise ProcessLost(f"process {self.pid} ended, but its parent cannot reap it")
-        return status
 
     @property
     def alive(self) -> bool:

@@ -7,9 +7,9 @@ its counters start at zero. It ends with its test: on the end of the connection,
 
 import importlib
 import os
+import pickle
 import signal
 import sys
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from typing import Any, NoReturn
@@ -25,26 +25,32 @@ def serve(connection: Connection) -> NoReturn:
     global _connection  # noqa: PLW0603 the fork changes which connection is this process's
     _connection = connection
     libc.prctl(lib.PR_SET_PDEATHSIG, signal.SIGKILL)
-    connection.send((True, os.getpid()))
-    while True:
-        try:
-            function, arguments = connection.recv()
-        except (EOFError, ConnectionError):
-            os._exit(0)
-        connection.send(_outcome(function, arguments))
-
-
-def _outcome(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[bool, Any]:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the test, which may be in pdb
     try:
-        return True, function(*arguments)
+        connection.send((True, os.getpid()))
+        while True:
+            connection.send_bytes(_outcome(connection.recv_bytes()))
+    except (EOFError, ConnectionError):
+        os._exit(0)
+
+
+def _outcome(call: bytes) -> bytes:
+    """Do a call. What cannot be unpickled or pickled is an error of the call's, too."""
+    try:
+        function, arguments = pickle.loads(call)
+        return pickle.dumps((True, function(*arguments)))
     except Exception as error:  # noqa: BLE001 the test's side raises it again
-        return False, error
+        return pickle.dumps((False, error))
 
 
 def fork() -> int:
     """Fork; the child serves a connection whose descriptor comes next over this one."""
     handle = recv_handle(_connection)
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(handle)
+        raise
     if pid:
         os.close(handle)
         return pid

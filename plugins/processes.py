@@ -40,9 +40,8 @@ def start_process(
         return evidence.watch_process(zygote.process.fork())
 
     yield start
-    for process in evidence.processes:
-        if process.alive and process.parent is zygote.process:
-            process.kill()
+    for process in reversed(evidence.processes):
+        process.end()
 
 
 @pytest.fixture
