@@ -3,6 +3,7 @@
 
 import pytest
 
+from ksmtests import writers
 from ksmtests.expectations import (
     assert_merged_into_one,
     assert_not_mergeable,
@@ -15,7 +16,7 @@ from mm.region import ZEROS, unique_tokens
 from plugins.ksm import KsmAlone, SharedKsm
 from plugins.processes import Fork, RegionFactory
 from uapi import libc, userfaultfd
-from uapi.libc import PAGE_SIZE, lib
+from uapi.libc import LONG_BYTES, PAGE_SIZE, lib
 from uapi.pagemap import PageKind
 
 pytestmark = [pytest.mark.port, pytest.mark.needs("ksm_stat", "page_frames")]
@@ -114,15 +115,13 @@ def test_prot_none(ksm: SharedKsm, region: RegionFactory) -> None:
     assert_merged_into_one(inaccessible)
     written, unmerged = inaccessible.halves()
 
-    tokens = unique_tokens(written.pages)
-    with open(f"/proc/{written.process.pid}/mem", "r+b", buffering=0) as memory:
-        for page, token in enumerate(tokens):
-            memory.seek(written.address + page * PAGE_SIZE)
-            memory.write(token)
+    words = [token[:LONG_BYTES] for token in unique_tokens(written.pages)]
+    # Not through /proc/PID/mem: proc_mem.force_override may forbid it to ignore the protection.
+    writers.poke_words(written, words)
     unmerged.advise(lib.MADV_UNMERGEABLE)
 
     inaccessible.protect(lib.PROT_READ)
-    assert_unmerged(inaccessible, overwritten(content, tokens))
+    assert_unmerged(inaccessible, overwritten(content, words))
 
 
 @pytest.mark.prctl

@@ -6,6 +6,7 @@ what the region must hold afterwards. The process's own page faults are not amon
 """
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,17 +31,22 @@ def proc_mem(region: Region, tokens: list[bytes], _: Path) -> bytes:
     return content
 
 
-def ptrace_poke(region: Region, tokens: list[bytes], _: Path) -> bytes:
-    """PTRACE_POKEDATA of one word to each page."""
-    words = [token[:LONG_BYTES] for token in tokens]
-    content = overwritten(region.read(), words)
+def poke_words(region: Region, words: list[bytes]) -> None:
+    """PTRACE_POKEDATA of one word to each page; memory protection does not stop it."""
     pid = region.process.pid
     libc.ptrace(lib.PTRACE_SEIZE, pid)
     libc.ptrace(lib.PTRACE_INTERRUPT, pid)
     os.waitpid(pid, 0)
     for address, word in zip(region.addresses(), words, strict=True):
-        libc.ptrace(lib.PTRACE_POKEDATA, pid, address, int.from_bytes(word, "little"))
+        libc.ptrace(lib.PTRACE_POKEDATA, pid, address, int.from_bytes(word, sys.byteorder))
     libc.ptrace(lib.PTRACE_DETACH, pid)
+
+
+def ptrace_poke(region: Region, tokens: list[bytes], _: Path) -> bytes:
+    """PTRACE_POKEDATA, word by word."""
+    words = [token[:LONG_BYTES] for token in tokens]
+    content = overwritten(region.read(), words)
+    poke_words(region, words)
     return content
 
 

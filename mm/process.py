@@ -81,6 +81,13 @@ class Process:
         """A child of this process, with a copy of its address space."""
         ours, theirs = _connection_pair()
         try:
+            return self._fork(ours, theirs)
+        except BaseException:
+            ours.close()
+            raise
+
+    def _fork(self, ours: Connection, theirs: int) -> "Process":
+        try:
             self.send(served.fork)
             send_handle(self.connection, theirs, self.pid)
         except ConnectionError as error:
