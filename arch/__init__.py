@@ -15,6 +15,9 @@ class Arch:
     name: str
     machines: tuple[str, ...]  # what uname -m prints
     never: dict[str, str] = field(default_factory=dict)  # feature -> why it cannot exist there
+    # A kernel defect: the first attempt to replace a page fails, so that freshly written zeros
+    # merge with each other before they are tried on the zero page (docs/upstream-bugs.md).
+    places_zeros_late: bool = False
 
 
 class UnknownArchitecture(Exception):

@@ -5,6 +5,7 @@ from arch import Arch
 
 ARCH = Arch(
     "arm",
+    places_zeros_late=True,
     machines=("armv6l", "armv7l", "armv8l"),
     never={
         "userfaultfd_wp": "32-bit ARM page tables have no spare bit for userfaultfd write-protect",

@@ -106,6 +106,7 @@ def test_unmerge_uffd_wp(ksm: SharedKsm, region: RegionFactory) -> None:
     assert process.call(userfaultfd.pending_events, fd) == 0
 
 
+@pytest.mark.fixed_by("mm/gup: reintroduce FOLL_NUMA as FOLL_HONOR_NUMA_FAULT", "6.6")
 def test_prot_none(ksm: SharedKsm, region: RegionFactory) -> None:
     """Inaccessible pages merge; a forced write and MADV_UNMERGEABLE both unmerge them."""
     inaccessible = region(PAGES)

@@ -67,7 +67,7 @@ def _region_line(region: Region) -> str:
     try:
         return f"{where}: {region.describe()}"
     except OSError as error:
-        return f"{where}: {error.strerror}"
+        return f"{where}: {error}"
 
 
 _KEY = pytest.StashKey[Evidence]()
@@ -80,6 +80,14 @@ def evidence(request: pytest.FixtureRequest) -> Evidence:
     return node.stash.setdefault(_KEY, Evidence())
 
 
+def _text(evidence: Evidence) -> str:
+    """The evidence, or why there is none: an exception in a hook would end the whole run."""
+    try:
+        return evidence.text()
+    except Exception as error:  # noqa: BLE001
+        return f"not to be had: {error!r}"
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -87,5 +95,5 @@ def pytest_runtest_makereport(
     """Add the evidence while the test's processes still live."""
     report = yield
     if call.excinfo and not report.skipped and _KEY in item.stash and call.when != "teardown":
-        report.sections.append((SECTION, item.stash[_KEY].text()))
+        report.sections.append((SECTION, _text(item.stash[_KEY])))
     return report

@@ -7,20 +7,28 @@ Under `ksm` a test may look at its own processes and wait for ksmd; all settings
 
 import errno
 import fcntl
+import signal
 from collections.abc import Callable, Iterator
+from subprocess import CalledProcessError
 from typing import TypeAlias
 
 import pytest
 
+from arch import Arch
 from lease import common, journal
-from lease.membership import Membership
+from lease.journal import CorruptJournal
+from lease.locks import LockTimeout
+from lease.membership import Membership, UnsafeDirectory
 from mm import scanning
 from mm.ledger import Ledger
 from mm.process import Zygote
 from mm.region import Region
 from plugins.evidence import Evidence
+from plugins.requirements import architecture
+from uapi import libc
 from uapi.ksm import Ksm, RunState
 from uapi.libc import lib
+from uapi.pagemap import PageKind
 
 OpenLedger: TypeAlias = Callable[[Region], Ledger]
 
@@ -28,9 +36,10 @@ OpenLedger: TypeAlias = Callable[[Region], Ledger]
 class SharedKsm:
     """KSM while other tests use it too."""
 
-    def __init__(self, evidence: Evidence) -> None:
+    def __init__(self, evidence: Evidence, architecture: Arch) -> None:
         self.settings = Ksm()
         self._evidence = evidence
+        self._architecture = architecture
 
     def merge(self, region: Region) -> Region:
         """MADV_MERGEABLE, then wait until every page is merged. Raises NotMerged."""
@@ -41,7 +50,17 @@ class SharedKsm:
     def wait_until_merged(self, region: Region) -> None:
         """Wait until every page is merged. Raises NotMerged."""
         scanning.wait_until_merged(self.settings, region)
+        if self._architecture.places_zeros_late and self.settings.use_zero_pages:
+            self._place_again(region)
         self._evidence.note("when merged", region)
+
+    def _place_again(self, region: Region) -> None:
+        """Unmerge zeros that merged with each other; what a second merge finds is clean."""
+        readable = all("rd" in vma.flags for vma in region.vmas())
+        if readable and region.count(PageKind.KSM) and not any(region.read()):
+            region.advise(lib.MADV_UNMERGEABLE)
+            region.advise(lib.MADV_MERGEABLE)
+            scanning.wait_until_merged(self.settings, region)
 
     def wait_until(self, done: Callable[[], bool], passes: int = 10) -> bool:
         """Wait until `done()`, for at most so many passes of ksmd; whether it came true."""
@@ -79,6 +98,12 @@ class KsmAlone(SharedKsm):
         self.settings.run = RunState.UNMERGE
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """End a pytest-xdist worker with its controller: by itself it lives on for 15 s."""
+    if hasattr(config, "workerinput"):
+        libc.prctl(lib.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 @pytest.fixture(scope="session")
 def zygote() -> Zygote:
     """What all processes of the tests are forked from; the membership ends it."""
@@ -91,7 +116,11 @@ def membership(zygote: Zygote) -> Iterator[Membership]:
 
     The zygote starts up meanwhile.
     """
-    member = Membership()
+    try:
+        member = Membership()
+    except (OSError, CalledProcessError, UnsafeDirectory, CorruptJournal, LockTimeout) as error:
+        zygote.close()
+        pytest.fail(f"KSM's settings cannot be saved: {error}", pytrace=False)
     yield member
     zygote.close()
     problems = member.leave()
@@ -124,15 +153,15 @@ def lease(request: pytest.FixtureRequest, membership: Membership) -> Iterator[No
 
 
 @pytest.fixture
-def ksm(lease: None, evidence: Evidence) -> SharedKsm:
+def ksm(lease: None, evidence: Evidence, pytestconfig: pytest.Config) -> SharedKsm:
     """KSM under the common settings, shared with other tests."""
-    return SharedKsm(evidence)
+    return SharedKsm(evidence, architecture(pytestconfig))
 
 
 @pytest.fixture
-def ksm_alone(lease: None, evidence: Evidence) -> KsmAlone:
+def ksm_alone(lease: None, evidence: Evidence, pytestconfig: pytest.Config) -> KsmAlone:
     """KSM for one test; the common settings are put back after it."""
-    return KsmAlone(evidence)
+    return KsmAlone(evidence, architecture(pytestconfig))
 
 
 @pytest.fixture

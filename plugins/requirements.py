@@ -9,6 +9,7 @@ import os
 import sys
 from functools import cache
 from itertools import chain
+from pathlib import Path
 
 import pytest
 
@@ -114,6 +115,11 @@ class Requirements:
 _REQUIREMENTS = pytest.StashKey[Requirements]()
 
 
+def architecture(config: pytest.Config) -> arch.Arch:
+    """The architecture under test."""
+    return config.stash[_REQUIREMENTS].architecture
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Say which kernel is under test."""
     return config.stash[_REQUIREMENTS].heading()
@@ -153,6 +159,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             _refuse_unknown(item.nodeid, list(mark.args))
 
 
+def _in_user_namespace() -> bool:
+    """Whether user ids are mapped, so that root is not the machine's: user_namespaces(7)."""
+    id_map = Path("/proc/self/uid_map")
+    return id_map.exists() and id_map.read_text().split() != ["0", "0", "4294967295"]
+
+
 def why_not_here() -> str | None:
     """Why the suite cannot run on this kernel at all, and what to do; None where it can."""
     if not Ksm.default_root.is_dir():
@@ -166,6 +178,11 @@ def why_not_here() -> str | None:
         return (
             "KSM's settings and page frame numbers are root's alone, and this is user "
             f"{os.geteuid()}: run as root, for example `sudo make run_tests`"
+        )
+    if _in_user_namespace():
+        return (
+            "this is root of a user namespace, to whom the kernel log and page frame numbers are "
+            "not open: run as root outside of the container"
         )
     if os.statvfs(Ksm.default_root).f_flag & os.ST_RDONLY:
         return "/sys is mounted read-only: `mount -o remount,rw /sys`, or leave the container"

@@ -23,6 +23,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 pytest.mark.xfail(
                     raises=AssertionError,
                     strict=False,
-                    reason=f"known upstream bug: {mark.args[0]}",
+                    reason=f"known upstream bug: {_title(item, mark)}",
                 )
             )
+
+
+def _title(item: pytest.Item, mark: pytest.Mark) -> str:
+    if len(mark.args) != 1 or mark.kwargs:
+        raise pytest.UsageError(
+            f'{item.nodeid}: upstream_bug takes one argument, upstream_bug("what is wrong")'
+        )
+    return str(mark.args[0])
