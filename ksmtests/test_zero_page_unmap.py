@@ -80,18 +80,20 @@ def killed(region: Region) -> None:
     assert region.process.kill() == -9
 
 
-def execute(region: Region) -> None:
-    """execve(2)."""
-    region.process.execute()
-    assert region.process.zero_pages == 0
-
-
-@pytest.mark.parametrize("event", [exit_orderly, killed, execute], ids=lambda event: event.__name__)
+@pytest.mark.parametrize("event", [exit_orderly, killed], ids=lambda event: event.__name__)
 def test_end_of_the_mm_uncounts_all(event: Event, zeros: Region, ledger: OpenLedger) -> None:
     """The system's count loses what the mm had, when the mm ends."""
     with ledger(zeros) as books:
         event(zeros)
     books.assert_change(zero_pages=-zeros.pages, anonymous=0)
+
+
+def test_exec_uncounts_all(zeros: Region, ledger: OpenLedger) -> None:
+    """execve(2) begins with an mm that has no zero pages, and the system loses those of the old."""
+    with ledger(zeros) as books:
+        zeros.process.execute()
+    books.assert_change(zero_pages=-zeros.pages, anonymous=None)
+    assert zeros.process.zero_pages == 0
 
 
 def free_lazily(region: Region) -> None:

@@ -8,11 +8,21 @@ from typing import Self
 
 RECORD_BYTES = 8192  # the kernel refuses to split a record: EINVAL where the buffer is too small
 
+# Behind the time, and the task or CPU that CONFIG_PRINTK_CALLER adds on a console.
+_BEGINNING = r"^(?:\[ *\d+\.\d+\])?(?:\[ *[TC]\d+\])? *"
 _TROUBLE = re.compile(
-    r"WARNING: |BUG: |kernel BUG at |Oops|general protection fault|Unable to handle kernel|"
-    r"INFO: task .* blocked for more than|rcu: INFO: .* self-detected stall|"
-    r"possible circular locking dependency|Bad page state|Bad rss-counter state|"
-    r"Internal error: |watchdog: BUG|KASAN|KFENCE|UBSAN"
+    # In the middle of a line the word is other code's: mitigations of the CPU "WARNING: …" there.
+    _BEGINNING + r"WARNING: |"
+    r"-+\[ cut here \]-+|"  # a warning without a text of its own (kernel/panic.c)
+    r"\bBUG: |\b[Kk]ernel BUG\b|\bUBSAN: |"  # KASAN, KFENCE, KCSAN and KMSAN report as "BUG: "
+    r"\bBUG \S+ \(|"  # mm/slub.c: "BUG kmalloc-64 (Not tainted): "
+    r"\bOops\b|Internal error: |Unable to handle kernel |Kernel panic - |"
+    r"general protection fault[,:]|double fault: |"  # "… fault ip:" is a user program's
+    # kernel/hung_task.c of 7.2 says "blocked in I/O wait for more than", too.
+    r"INFO: task .* blocked .*for more than|INFO: trying to register non-static key|"
+    r"INFO: .* detected (?:expedited )?stalls?\b|INFO: .* self-detected stall|"
+    r"kthread starved for |detected hard LOCKUP|"
+    r": bad p(?:gd|4d|ud|md) |Bad swap (?:file|offset) entry"  # page tables that make no sense
 )
 
 

@@ -10,8 +10,10 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from itertools import groupby
 
+from uapi import libc
 from uapi.libc import PAGE_SIZE
 
 ENTRY_BYTES = 8
@@ -99,6 +101,30 @@ def frame_counts(frames: Iterable[int]) -> dict[int, int]:
     return _per_frame("/proc/kpagecount", frames)
 
 
+@cache
+def ksm_flag_is_exact() -> bool:
+    """Whether KPF_KSM tells KSM pages from other anonymous pages.
+
+    From 6.10 to 6.17 the kernel sets it on all of them: stable_page_flags() in fs/proc/page.c
+    tests PAGE_MAPPING_KSM, two bits, by `&`, and one of them is PAGE_MAPPING_ANON.
+    """
+    address = libc.mmap(PAGE_SIZE)
+    try:
+        libc.ffi.memmove(libc.pointer(address), b"x", 1)
+        (entry,) = pagemap_entries(os.getpid(), address, 1)
+        (flags,) = frame_flags([entry & PFN_MASK]).values()
+    finally:
+        libc.munmap(address, PAGE_SIZE)
+    return not flags & KPF_KSM
+
+
+def _is_ksm(entry: int, flags: int) -> bool:
+    """By the flag, or where that means little, by being mapped more than once as small pages."""
+    if not flags & KPF_KSM:
+        return False
+    return ksm_flag_is_exact() or not (entry & EXCLUSIVE or flags & KPF_THP)
+
+
 def _kind(entry: int, flags: int) -> PageKind:
     if entry & SWAPPED:
         return PageKind.SWAP
@@ -106,7 +132,7 @@ def _kind(entry: int, flags: int) -> PageKind:
         return PageKind.NONE
     if flags & KPF_ZERO_PAGE:
         return PageKind.ZERO
-    if flags & KPF_KSM:
+    if _is_ksm(entry, flags):
         return PageKind.KSM
     if flags & KPF_ANON:
         return PageKind.THP if flags & KPF_THP else PageKind.ANON

@@ -25,13 +25,14 @@ def write_value(path: Path, value: str) -> None:
 
     Raises OSError with the file and the value: a plain write(2) error names neither.
     """
-    fd = os.open(path, os.O_WRONLY)
     try:
-        os.write(fd, value.encode())
+        fd = os.open(path, os.O_WRONLY)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror}: writing {value!r}", str(path)) from None
-    finally:
-        os.close(fd)
 
 
 def on_off(text: str) -> bool:

@@ -24,8 +24,10 @@ class Vma:
 
 def parse_smaps(text: str, first: int, last: int) -> list[Vma]:
     """The VMAs that have an address of [first, last). Raises ValueError if no VMA begins it."""
+    if not text:  # the process has no memory any more
+        return []
     heads = list(_HEAD.finditer(text))
-    if text and (not heads or heads[0].start() != 0):
+    if not heads or heads[0].start() != 0:
         raise ValueError(f"smaps begins with {text[:40]!r}, not with an address range")
     ends = [head.start() for head in heads[1:]] + [len(text)]
     return [
