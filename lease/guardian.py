@@ -39,7 +39,7 @@ def _detach() -> None:
 
 def _guard(directory: Path, members: Lock) -> None:
     members.wait(fcntl.LOCK_EX)
-    problems = restore_and_clear(directory)
+    problems = restore_and_clear(directory, members)
     if problems:
         _tell_kernel_log(problems)
     os._exit(bool(problems))

@@ -18,6 +18,10 @@ OTHERS = ("proc/sys/kernel/task_delayacct",)
 BUSY_DEADLINE = 1.0  # s; with run=2 nothing is shared, and nothing new gets shared
 
 
+class CorruptJournal(Exception):
+    """The journal on disk cannot be read, so nobody knows what the settings were."""
+
+
 @dataclass(frozen=True)
 class Journal:
     """What to restore, and the boot it is true of."""
@@ -59,23 +63,39 @@ def save(journal: Journal, path: Path) -> None:
     draft.rename(path)
 
 
+def _parse(text: str) -> Journal:
+    match json.loads(text):
+        case {
+            "boot_id": str(boot_id),
+            "values": dict(values),
+            "nothing_merged": bool(nothing_merged),
+        } if all(isinstance(value, str) for value in values.values()):
+            return Journal(boot_id, values, nothing_merged)
+    raise ValueError("it is not what a journal looks like")
+
+
 def load(path: Path) -> Journal | None:
     """The journal on disk; None where there is none or it is of an earlier boot.
 
     A boot sets every setting anew, so what an earlier one left needs no repair.
+    Raises CorruptJournal.
     """
     try:
-        journal = Journal(**json.loads(path.read_text()))
+        journal = _parse(path.read_text())
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise CorruptJournal(
+            f"{path}, the settings as they were before the tests changed them, cannot be read "
+            f"({error}): set what is below /{KSM} and /{THP} as you want it, then remove {path}"
+        ) from error
     return journal if journal.boot_id == read_value(BOOT_ID) else None
 
 
 def restore(journal: Journal, root: Path = Path("/")) -> list[str]:
     """Put every setting back; returns what could not be, in words."""
-    if _must_unmerge(journal, root):
-        write_value(root / KSM / "run", "2")
-    return apply(journal.values, root)
+    problems = apply({f"{KSM}/run": "2"}, root) if _must_unmerge(journal, root) else []
+    return problems + apply(journal.values, root)
 
 
 def _must_unmerge(journal: Journal, root: Path) -> bool:

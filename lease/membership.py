@@ -11,10 +11,11 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from lease import journal
-from lease.locks import FairLock, Lock
+from lease.locks import ACQUIRE_DEADLINE, FairLock, Lock
 
 ROOT = Path(__file__).parent.parent
 DIRECTORY = Path("/run/ksmtests")
@@ -25,8 +26,13 @@ class UnsafeDirectory(Exception):
     """Somebody else could change the journal."""
 
 
-def _open_directory(directory: Path) -> None:
-    directory.mkdir(mode=0o700, exist_ok=True)
+def _make_directory(directory: Path) -> None:
+    # Not exist_ok: it fails where the last member removes the directory at that moment.
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
+
+
+def _check_directory(directory: Path) -> None:
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise UnsafeDirectory(
@@ -43,15 +49,19 @@ def _linked(lock: Lock) -> bool:
         return False
 
 
-def open_members(directory: Path, mode: int) -> Lock:
-    """The members' lock, held in `mode`; the last member removes the file, so look again."""
+def open_members(directory: Path, mode: int, deadline: float = ACQUIRE_DEADLINE) -> Lock:
+    """The members' lock, held in `mode`; the last member removes the file, so look again.
+
+    Raises OSError, UnsafeDirectory, LockTimeout.
+    """
     while True:
-        _open_directory(directory)
+        _make_directory(directory)
         try:
+            _check_directory(directory)
             lock = Lock(directory / "members")
         except FileNotFoundError:
             continue
-        lock.acquire(mode)
+        lock.acquire(mode, deadline)
         if _linked(lock):
             return lock
         lock.close()
@@ -61,7 +71,9 @@ class Membership:
     """This process's part; `lease` is the lock its tests take."""
 
     def __init__(self, directory: Path = DIRECTORY) -> None:
-        """Raises OSError where settings cannot be read, UnsafeDirectory, LockTimeout."""
+        """Raises OSError where settings cannot be read, CalledProcessError without a guardian,
+        UnsafeDirectory, CorruptJournal, LockTimeout.
+        """
         self.directory = directory
         self._members = open_members(directory, fcntl.LOCK_SH)
         self.lease = FairLock(directory)
@@ -69,9 +81,7 @@ class Membership:
         self._prepare()
 
     def _prepare(self) -> None:
-        preparing = Lock(self.directory / "preparing")
-        preparing.acquire(fcntl.LOCK_EX)
-        try:
+        with _one_at_a_time(self.directory):
             path = self.directory / "journal.json"
             guarded = not _obtainable(self.directory / "guardian")
             if journal.load(path) is None:
@@ -80,21 +90,31 @@ class Membership:
                 self.repaired = True
             if not guarded:
                 start_guardian(self.directory)
-        finally:
-            preparing.close()
 
     def leave(self) -> list[str]:
         """End the membership; the last one restores. Returns what could not be restored."""
         self.lease.close()
-        self._members.release()
         try:
-            if self._members.try_acquire(fcntl.LOCK_EX):
-                return restore_and_clear(self.directory)
-            # Somebody who restores holds it exclusively: its end is ours to see.
-            self._members.acquire(fcntl.LOCK_SH, RESTORE_DEADLINE)
-            return []
+            with _one_at_a_time(self.directory):
+                self._members.release()
+                if self._members.try_acquire(fcntl.LOCK_EX):
+                    return restore_and_clear(self.directory, self._members)
+                # Somebody who restores holds it exclusively: its end is ours to see.
+                self._members.acquire(fcntl.LOCK_SH, RESTORE_DEADLINE)
+                return []
         finally:
             self._members.close()
+
+
+@contextlib.contextmanager
+def _one_at_a_time(directory: Path) -> Iterator[None]:
+    """Join and leave in turn: of two that leave at once, each would take the other for a member."""
+    turnstile = Lock(directory / "turnstile")
+    try:
+        turnstile.acquire(fcntl.LOCK_EX)
+        yield
+    finally:
+        turnstile.close()
 
 
 def _obtainable(path: Path) -> bool:
@@ -116,11 +136,19 @@ def start_guardian(directory: Path) -> None:
     )
 
 
-def restore_and_clear(directory: Path) -> list[str]:
-    """Restore from the journal and remove the directory; the members' lock must be ours alone."""
-    found = journal.load(directory / "journal.json")
+def restore_and_clear(directory: Path, members: Lock) -> list[str]:
+    """Restore from the journal and remove the directory; the members' lock must be ours alone.
+
+    Returns what could not be restored, in words.
+    """
+    if not _linked(members):
+        return []  # somebody else has done it; what is there now is another run's
+    try:
+        found = journal.load(directory / "journal.json")
+    except journal.CorruptJournal as error:
+        return [str(error)]
     problems = journal.restore(found) if found else []
-    for name in ("journal.json", "gate", "lease", "preparing", "guardian", "members"):
+    for name in ("journal.json", "gate", "lease", "turnstile", "guardian", "members"):
         (directory / name).unlink(missing_ok=True)
     # A new member may be creating its files already.
     with contextlib.suppress(OSError):

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Kill runs of the suite at random moments, again and again: `python -m tests.soak_kills`.
+
+The last line of output is JSON: how often the settings came back by themselves, how often it took
+the next run, and what was left over.
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from lease.membership import Membership
+from tests.suite_run import (
+    NotYet,
+    Role,
+    SuiteRun,
+    differences,
+    kill,
+    machine_to_ourselves,
+    settings_between_sessions,
+    wait_until,
+)
+
+GONE_DEADLINE = 30.0  # s for a guardian or an orphan to end
+
+
+@dataclass
+class Tally:
+    """What became of the runs."""
+
+    kills: int = 0
+    restored: int = 0  # by the guardian or the last member
+    restored_by_next_run: int = 0
+    leftovers: list[str] = field(default_factory=list)  # settings, processes
+    slowest_restore_s: float = 0.0
+
+
+def kill_group(run: SuiteRun) -> bool:
+    """All but the guardian."""
+    run.kill_group()
+    return True
+
+
+def kill_everything(run: SuiteRun) -> bool:
+    """The guardian too."""
+    run.kill_everything()
+    return True
+
+
+def kill_one(role: Role) -> Callable[[SuiteRun], bool]:
+    """One process of that role, if there is one at the moment."""
+
+    def kill_it(run: SuiteRun) -> bool:
+        pids = run.pids(role)
+        if pids:
+            kill(random.choice(pids))  # noqa: S311 no secret
+        return bool(pids)
+
+    return kill_it
+
+
+VICTIMS = {
+    **{role.value: kill_one(role) for role in Role},
+    "all but the guardian": kill_group,
+    "everything": kill_everything,
+}
+
+
+def duration(directory: Path) -> float:
+    """How long a run takes, s, whether it passes or not."""
+    start = time.monotonic()
+    suite_run(directory).wait()
+    return time.monotonic() - start
+
+
+def suite_run(directory: Path) -> SuiteRun:
+    """The runs to kill."""
+    return SuiteRun(directory / "output", "-n", "2", "ksmtests")
+
+
+def kill_at_random(run: SuiteRun, longest: float) -> str | None:
+    """Kill a random victim at a random moment; None where the run was faster."""
+    name = random.choice(list(VICTIMS))  # noqa: S311 no secret
+    with suppress(subprocess.TimeoutExpired):
+        run.popen.wait(random.uniform(0, longest))  # noqa: S311 no secret
+    killed = False
+    while run.popen.poll() is None and not killed:
+        killed = VICTIMS[name](run)
+    return name if killed else None
+
+
+def settle(run: SuiteRun, before: dict[str, str], tally: Tally) -> str:
+    """Count how the settings came back; returns it in words."""
+    try:
+        seconds = run.seconds_to_restore(before)
+    except NotYet as reason:
+        tally.leftovers += Membership().leave()
+        try:
+            run.seconds_to_restore(before)
+        except NotYet as problem:
+            tally.leftovers.append(str(problem))
+            return f"never: {problem}"
+        tally.restored_by_next_run += 1
+        return f"by the next run ({reason})"
+    tally.restored += 1
+    tally.slowest_restore_s = max(tally.slowest_restore_s, round(seconds, 3))
+    return f"{seconds:.3f} s after the end"
+
+
+def clean_up(run: SuiteRun, tally: Tally) -> None:
+    """No process of the run may be left; those that are get killed."""
+    try:
+        wait_until(run.is_gone, "end of all processes", GONE_DEADLINE)
+    except NotYet:
+        tally.leftovers += [f"process {pid}" for pid in sorted(run.processes())]
+    run.kill_everything()
+
+
+def soak(kills: int) -> Tally:
+    """Kill so many runs, each once."""
+    tally = Tally()
+    with tempfile.TemporaryDirectory() as name, machine_to_ourselves():
+        before = settings_between_sessions()
+        longest = duration(Path(name))
+        while tally.kills < kills:
+            run = suite_run(Path(name))
+            try:
+                victim = kill_at_random(run, longest)
+                if victim:
+                    tally.kills += 1
+                    how = settle(run, before, tally)
+                    sys.stdout.write(f"{tally.kills}: {victim}, restored {how}\n")
+                    clean_up(run, tally)
+            finally:
+                run.end()
+        tally.leftovers += differences(settings_between_sessions(), before)
+    return tally
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak_kills", description=__doc__)
+    parser.add_argument("--kills", type=int, default=200, help="how many (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of victims and moments")
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        parser.error("the suite changes settings that are root's: run as root")
+    random.seed(options.seed)
+    tally = soak(options.kills)
+    sys.stdout.write(f"{json.dumps(asdict(tally))}\n")
+    return 1 if tally.leftovers else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
