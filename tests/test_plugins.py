@@ -1,0 +1,399 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The plugins seen from outside: small suites that use them are run, and their reports read.
+
+The lines these tests write to the kernel log say "ksmtests self-test". One of them looks like a
+kernel's warning, so a run of the suite that goes on at that moment reports it.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from arch import Arch
+from kconfig.configuration import Configuration
+from plugins.features import FEATURES, Feature, Verdict
+from plugins.requirements import resolve
+from uapi.kmsg import KernelLog, is_trouble
+from uapi.ksm import Ksm
+
+pytest_plugins = "pytester"
+
+ARCHITECTURE = Arch("pdp11", machines=("pdp11",), never={"hovering": "it has no skirt"})
+WITH = Configuration("/boot/config-test", {"CONFIG_HOVER": "y", "CONFIG_SKIRT": "m"})
+WITHOUT = Configuration("/boot/config-test", {"CONFIG_HOVER": "y", "CONFIG_SKIRT": "n"})
+SILENT = Configuration("/boot/config-test", {"CONFIG_HOVER": "y"})
+SYMBOLS = ("CONFIG_HOVER", "CONFIG_SKIRT")
+
+
+def run(pytester: pytest.Pytester, plugin: str, source: str, *options: str) -> pytest.RunResult:
+    """Run a test module with one plugin of the suite."""
+    pytester.makepyfile(source)
+    return pytester.runpytest_inprocess(
+        "-p", f"plugins.{plugin}", "-p", "no:cacheprovider", "-rA", *options
+    )
+
+
+def feature(
+    *, found: bool, name: str = "gliding", since: str = "6.6", otherwise: str = ""
+) -> Feature:
+    """A made-up feature, and whether its probe finds it."""
+    return Feature(name, since, lambda: found, SYMBOLS, otherwise=otherwise)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "configuration", "release", "verdict"),
+    [
+        (
+            feature(name="hovering", found=True),
+            WITH,
+            "7.2.0",
+            Verdict(run=False, reason="pdp11: it has no skirt"),
+        ),
+        (
+            feature(found=True),
+            WITHOUT,
+            "7.2.0",
+            Verdict(run=False, reason="gliding: CONFIG_SKIRT is not set in /boot/config-test"),
+        ),
+        (
+            feature(found=True),
+            SILENT,
+            "7.2.0",
+            Verdict(run=False, reason="gliding: CONFIG_SKIRT is absent from /boot/config-test"),
+        ),
+        (feature(found=True), WITH, "6.1.176", Verdict(run=True)),
+        (feature(found=True), None, "6.18.44", Verdict(run=True)),
+        (
+            feature(found=False, otherwise="the pond is frozen"),
+            WITH,
+            "7.2.0",
+            Verdict(run=False, reason="gliding: the pond is frozen"),
+        ),
+        (
+            feature(found=False),
+            WITH,
+            "6.5.13-custom",
+            Verdict(run=False, reason="gliding came with 6.6; this is 6.5.13-custom"),
+        ),
+        (
+            feature(found=False),
+            WITH,
+            "6.10.0",  # younger than 6.6
+            Verdict(
+                run=False,
+                fail=True,
+                reason="gliding came with 6.6 and nothing in the configuration leaves it out, "
+                "but 6.10.0 does not have it",
+            ),
+        ),
+    ],
+    ids=["never", "off", "absent", "backport", "found", "otherwise", "older", "missing"],
+)
+def test_verdict_says_why(
+    wanted: Feature, configuration: Configuration | None, release: str, verdict: Verdict
+) -> None:
+    """The first of the five steps that knows an answer gives it, in words."""
+    assert resolve(wanted, ARCHITECTURE, configuration, release) == verdict
+
+
+def test_probe_is_not_asked_where_the_answer_is_known() -> None:
+    """A probe may be costly, or hang, on a kernel that leaves the feature out."""
+
+    def probe() -> bool:
+        raise AssertionError
+
+    assert not resolve(Feature("gliding", "6.6", probe, SYMBOLS), ARCHITECTURE, WITHOUT, "7.2").run
+
+
+NEEDING = """
+    import pytest
+
+    @pytest.mark.needs("{}")
+    def test_it():
+        pass
+"""
+
+
+def test_unknown_feature_is_a_usage_error_that_names_the_known(pytester: pytest.Pytester) -> None:
+    """Nothing runs, so that no test is left out silently for a misspelling."""
+    result = run(pytester, "requirements", NEEDING.format("ksm_zero_page"))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*::test_it needs ksm_zero_page: no such feature; there are *"])
+    assert all(name in str(result.stderr) for name in FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("since", "outcome", "line"),
+    [
+        ("99.0", "skipped", "*gliding came with 99.0; this is *"),
+        ("2.6", "errors", "*gliding came with 2.6 and nothing *does not have it*"),
+    ],
+)
+def test_what_is_not_there_skips_or_fails(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    since: str,
+    outcome: str,
+    line: str,
+) -> None:
+    """With the verdict's own words, and before anything is set up."""
+    monkeypatch.setitem(FEATURES, "gliding", Feature("gliding", since, lambda: False))
+    result = run(pytester, "requirements", NEEDING.format("gliding"))
+    assert result.parseoutcomes() == {outcome: 1}
+    result.stdout.fnmatch_lines([line])
+
+
+UPSTREAM_BUG = """
+    import pytest
+
+    @pytest.mark.upstream_bug("the count drifts")
+    def test_it():
+        {}
+"""
+
+
+def test_failed_assertion_is_the_known_bug(pytester: pytest.Pytester) -> None:
+    """It is expected, with its title, and fails nothing."""
+    result = run(pytester, "upstream_bug", UPSTREAM_BUG.format("assert False"))
+    result.assert_outcomes(xfailed=1)
+    result.stdout.fnmatch_lines(["XFAIL *::test_it - known upstream bug: the count drifts*"])
+    assert result.ret == 0
+
+
+def test_pass_is_unexpected_and_fails_nothing(pytester: pytest.Pytester) -> None:
+    """The kernel at hand may have the fix."""
+    result = run(pytester, "upstream_bug", UPSTREAM_BUG.format("pass"), "-o", "xfail_strict=true")
+    result.assert_outcomes(xpassed=1)
+    result.stdout.fnmatch_lines(["XPASS *::test_it*known upstream bug: the count drifts*"])
+    assert result.ret == 0
+
+
+@pytest.mark.parametrize(
+    "statement", ["raise OSError('busy')", "pytest.fail('not merged')", "raise ValueError"]
+)
+def test_other_exception_is_not_the_known_bug(pytester: pytest.Pytester, statement: str) -> None:
+    """Only an assertion says that the kernel did wrong; others come on the way to it."""
+    result = run(pytester, "upstream_bug", UPSTREAM_BUG.format(statement))
+    result.assert_outcomes(failed=1)
+
+
+@pytest.mark.parametrize("arguments", ["", '"title", "more"', 'title="title"'])
+def test_bug_without_a_title_is_a_usage_error(pytester: pytest.Pytester, arguments: str) -> None:
+    """It says how the mark is written."""
+    source = UPSTREAM_BUG.format("pass").replace('"the count drifts"', arguments)
+    result = run(pytester, "upstream_bug", source)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(['*::test_it: upstream_bug takes *upstream_bug("what is wrong")'])
+
+
+WITNESSED = """
+    import os
+    from types import SimpleNamespace
+    import pytest
+    from mm.region import Region
+    from uapi import ksm, libc
+
+    @pytest.fixture
+    def watched(evidence):
+        own = SimpleNamespace(pid=os.getpid(), ksm_stat=lambda: ksm.process_stat(os.getpid()))
+        gone = SimpleNamespace(pid=1 << 30, ksm_stat=lambda: ksm.process_stat(1 << 30))
+        region = Region(own, libc.mmap(2 * libc.PAGE_SIZE), 2)
+        for process in (own, gone):
+            evidence.watch_process(process)
+        evidence.watch(region)
+        evidence.watch(region.seen_from(gone))
+        evidence.note("before", region)
+
+    def test_it(watched):
+        {}
+"""
+
+
+@pytest.mark.skipif(not Ksm.default_root.is_dir(), reason="this kernel has no KSM")
+def test_failure_shows_the_evidence(pytester: pytest.Pytester) -> None:
+    """Regions, counters and settings as they are at the failure, and what was noted before."""
+    result = run(pytester, "evidence", WITNESSED.format("assert False"))
+    result.assert_outcomes(failed=1)
+    own = os.getpid()
+    result.stdout.fnmatch_lines(
+        [
+            "*- KSM evidence -*",
+            f"before: process {own}: ksm_zero_pages *; 2 pages at 0x* of {own}: 0-1 none",
+            f"at the failure: process {own}: ksm_zero_pages *, ksm_merging_pages *bytes",
+            "at the failure: process 1073741824: ended",
+            f"at the failure: 2 pages at 0x* of {own}: 0-1 none",
+            "at the failure: 2 pages at 0x* of 1073741824: *directory: '/proc/1073741824/pagemap'",
+            "settings: *pages_to_scan *run *",
+        ]
+    )
+
+
+@pytest.mark.parametrize("statement", ["pass", "pytest.skip('no')", "pytest.xfail('known')"])
+def test_what_does_not_fail_asks_for_no_evidence(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    """Reading page tables costs time."""
+    monkeypatch.setattr("plugins.evidence.Evidence.text", lambda _: pytest.exit("asked"))
+    assert run(pytester, "evidence", WITNESSED.format(statement)).ret == 0
+
+
+def test_evidence_that_cannot_be_had_does_not_hide_the_failure(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On a kernel without KSM, for instance, the run goes on."""
+    monkeypatch.setattr(Ksm, "default_root", tmp_path / "missing")
+    result = run(pytester, "evidence", WITNESSED.format("assert False, 'the failure itself'"))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*the failure itself*", "not to be had: FileNotFoundError(*"])
+
+
+@pytest.fixture
+def log_alone() -> Iterator[None]:
+    """The kernel log while no other test of this module writes to it."""
+    if os.geteuid() != 0:
+        pytest.skip("the kernel log is root's alone")
+    with open(__file__) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+LOGGING = """
+    def log(text):
+        with open("/dev/kmsg", "w") as file:
+            file.write(text + chr(10))  # without, it may be continued and is not shown yet
+
+    def test_it(kernel_log):
+        log("{}")
+        {}
+"""
+
+
+@pytest.mark.usefixtures("log_alone")
+def test_trouble_in_the_kernel_log_is_an_error_of_the_test(pytester: pytest.Pytester) -> None:
+    """Though the test itself passed; the log is shown, also what is not trouble in it."""
+    source = LOGGING.format("ksmtests self-test: a context", 'log("WARNING: ksmtests self-test")')
+    result = run(pytester, "kernel_log", source)
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "the kernel reported during this test:",
+            "[[]*] ksmtests self-test: a context",
+            "[[]*] WARNING: ksmtests self-test",
+        ]
+    )
+
+
+@pytest.mark.usefixtures("log_alone")
+def test_ordinary_lines_in_the_kernel_log_are_no_error(pytester: pytest.Pytester) -> None:
+    """Drivers and programs log all the time."""
+    result = run(pytester, "kernel_log", LOGGING.format("ksmtests self-test: all is well", "pass"))
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*all is well*")
+
+
+@pytest.mark.usefixtures("log_alone")
+def test_failure_shows_the_kernel_log(pytester: pytest.Pytester) -> None:
+    """Trouble or not, from the test's beginning on."""
+    source = LOGGING.format("ksmtests self-test: all is well", "assert False")
+    result = run(pytester, "kernel_log", source)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*- kernel log since the test began -*", "[[]*] ksmtests self-test: all is well"]
+    )
+
+
+@pytest.mark.usefixtures("log_alone")
+def test_taint_is_an_error_of_the_test(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some trouble sets a bit and says nothing."""
+    values = iter([0, 512, 512])
+    monkeypatch.setattr("plugins.kernel_log.taint", lambda: next(values))
+    result = run(pytester, "kernel_log", "def test_it(kernel_log): pass")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["the kernel became tainted during this test: 0 -> 512"])
+
+
+@pytest.mark.usefixtures("log_alone")
+def test_log_gives_each_line_once() -> None:
+    """And nothing that was logged before."""
+    kmsg = Path("/dev/kmsg")
+    kmsg.write_text("ksmtests self-test: too early\n")
+    with KernelLog() as log:
+        kmsg.write_text("ksmtests self-test: in time\n")
+        found, again = (
+            [line.partition("] ")[2] for line in log.new_lines() if "ksmtests self-test" in line]
+            for _ in range(2)
+        )
+    assert (found, again) == (["ksmtests self-test: in time"], [])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "WARNING: CPU: 1 PID: 123 at mm/ksm.c:2345 ksm_might_unmap+0x1/0x2",
+        "[   12.345678] WARNING: mm/ksm.c:2345 at ksm_scan_thread+0x1/0x2, CPU#1: ksmd/42",
+        "[   12.345678][   T42] WARNING: mm/ksm.c:2345 at ksm_scan_thread+0x1/0x2, CPU#1: ksmd/42",
+        "------------[ cut here ]------------",
+        "WARNING: possible circular locking dependency detected",
+        "WARNING: suspicious RCU usage",
+        "BUG: kernel NULL pointer dereference, address: 0000000000000008",
+        "BUG: unable to handle page fault for address: ffffc90000000000",
+        "BUG: KASAN: slab-use-after-free in ksm_exit+0x1/0x2",
+        "BUG: KFENCE: out-of-bounds read in ksm_scan_thread+0x1/0x2",
+        "BUG: Bad page state in process python3  pfn:12345",
+        "BUG: Bad rss-counter state mm:0000000012345678 type:MM_ANONPAGES val:1",
+        "BUG kmalloc-64 (Not tainted): Poison overwritten",
+        "watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [ksmd:42]",
+        "watchdog: CPU1: Watchdog detected hard LOCKUP on cpu 1",
+        "kernel BUG at mm/ksm.c:1234!",
+        "Oops: 0000 [#1] PREEMPT SMP NOPTI",
+        "Oops: general protection fault, probably for non-canonical address 0xdead: 0000 [#1] SMP",
+        "general protection fault: 0000 [#1] SMP",
+        "Internal error: Oops: 0000000096000004 [#1] SMP",
+        "Unable to handle kernel NULL pointer dereference at virtual address 00000008",
+        "Kernel panic - not syncing: Fatal exception",
+        "INFO: task ksmd:42 blocked for more than 120 seconds.",
+        "INFO: task ksmd:42 blocked in I/O wait for more than 120 seconds.",
+        "rcu: INFO: rcu_preempt self-detected stall on CPU",
+        "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+        "rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { 1-... } 21 jiffies",
+        "INFO: rcu_tasks detected stalls on tasks:",
+        "INFO: trying to register non-static key.",
+        "UBSAN: array-index-out-of-bounds in mm/ksm.c:1234:5",
+        "mm/pgtable-generic.c:56: bad pmd ffff888012345678(8000000012345067)",
+        "swap_info_get: Bad swap file entry 3ffffffffffff",
+    ],
+)
+def test_reports_of_defects_are_trouble(line: str) -> None:
+    """As each release and architecture words them."""
+    assert is_trouble(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ksmtests: zeros placed",
+        "Warning: unrelated user text",
+        "systemd[1]: warning: unit has no description",
+        "Spectre V2 : WARNING: Unprivileged eBPF is enabled with eIBRS on!",
+        "DEBUG: scanned 100 pages",
+        "kfence: initialized - using 2097152 bytes for 255 objects",
+        "kasan: KernelAddressSanitizer initialized (generic)",
+        "traps: python3[123] general protection fault ip:7f sp:7ffd error:0 in libc.so.6[7f+1]",
+        "python3[123]: segfault at 0 ip 000055 sp 00007f error 4 in python3.11[55+2]",
+        "ramoops: using module parameters",
+        "INFO: task scheduling is as usual",
+        "python3: page allocation failure: order:9, mode:0x40d20(GFP_TRANSHUGE_LIGHT)",
+        "Out of memory: Killed process 123 (python3) total-vm:1kB",
+        "bugzilla: BUG 12345 is fixed",
+        "",
+    ],
+)
+def test_ordinary_lines_are_no_trouble(line: str) -> None:
+    """Other programs log too, and a word alone says nothing."""
+    assert not is_trouble(line)
+    assert not is_trouble(f"[   12.345678] {line}")
