@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Find and read the running kernel's .config."""
+"""What the configuration of one kernel says."""
 
-import gzip
 import platform
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_LINE = re.compile(r"^(?:(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set)$")
+from kconfig import ConfigurationError
+from kconfig.dotconfig import NOT_SET, settings
+from kconfig.sources import installed, load
+
+# What a symbol was called by kernels that do not have it.
+FORMER_NAMES = {"CONFIG_NUMA_MIGRATION": "CONFIG_MIGRATION"}
 
 
 @dataclass(frozen=True)
@@ -19,39 +21,41 @@ class Configuration:
     values: dict[str, str]
 
     def lacks(self, symbol: str) -> str | None:
-        """Why the symbol is off, with the source; None where it is y, m, a number or a string."""
+        """Why the symbol is off, with the source; None where it is y, m, a number or a string.
+
+        A module counts: whether it can be loaded is for a probe to find out.
+        """
         value = self.values.get(symbol)
         if value is None:
+            value = self.values.get(FORMER_NAMES.get(symbol, ""))
+        if value is None:
             return f"{symbol} is absent from {self.source}"
-        return f"{symbol} is not set in {self.source}" if value == "n" else None
+        return f"{symbol} is not set in {self.source}" if value == NOT_SET else None
 
 
 def parse(text: str, source: str) -> Configuration:
-    """Parse a .config; lines of other forms are no settings."""
-    values: dict[str, str] = {}
-    for line in text.splitlines():
-        if match := _LINE.match(line):
-            if match[1]:
-                values[match[1]] = match[2].strip('"')
-            else:
-                values[match[3]] = "n"
+    """Parse a .config. Raises ConfigurationError where no line is about a symbol."""
+    values = settings(text)
+    if not values:
+        seen = repr(text.strip()[:60]) if text.strip() else "nothing"
+        raise ConfigurationError(
+            f"{source} is no kernel configuration: no line sets a symbol CONFIG_…, "
+            f"and it begins with {seen}"
+        )
     return Configuration(source, values)
 
 
-def _candidates(root: Path, release: str) -> Iterator[Path]:
-    yield root / "proc/config.gz"
-    yield root / f"boot/config-{release}"
-    yield root / f"lib/modules/{release}/config"
-    yield root / f"lib/modules/{release}/build/.config"
+def read(path: Path) -> Configuration:
+    """The configuration of a kernel that lies at `path`: see kconfig.sources.load()."""
+    source, text = load(path)
+    return parse(text, source)
 
 
 def find(root: Path = Path("/"), release: str = "") -> Configuration | None:
-    """The configuration of `release`, by default the running kernel's; None where none lies."""
-    for path in _candidates(root, release or platform.release()):
-        if not path.is_file():
-            continue
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-        return parse(data.decode(errors="backslashreplace"), str(path))
+    """The configuration of `release`, by default the running kernel's; None where none lies.
+
+    Raises ConfigurationError for one that lies there and cannot be read.
+    """
+    for path in installed(root, release or platform.release()):
+        return read(path)
     return None
