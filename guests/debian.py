@@ -15,14 +15,14 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from guests.cache import cache_dir, locked, publish, workshop
 from guests.mirror import OVERRIDE, debian_mirror
 
-__all__ = ["FetchError", "Package", "cache_dir", "fetch"]
+__all__ = ["FetchError", "Package", "cache_dir", "dependencies", "fetch"]
 
 KEYRINGS = (
     Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
@@ -156,6 +156,13 @@ class Index:
             return None
         return Candidate(match["file"], match["hash"])
 
+    def dependencies(self, name: str) -> list[str]:
+        """Return the names `name` depends on; the first one of alternatives."""
+        shown = self.run("apt-cache", "--no-all-versions", "show", name)
+        depends = re.search(r"^Depends: (.*)$", shown, re.MULTILINE)
+        names = re.findall(r"(?:^|, *)([a-z0-9][a-z0-9+.-]+)", depends[1]) if depends else []
+        return [str(dependency) for dependency in names]
+
     def unpack(self, name: str, candidate: Candidate, tree: Path, *options: str) -> None:
         """Download the candidate of package `name` and unpack it to `tree`, whole or not at all."""
         with workshop(self.home / "unpacking") as work:
@@ -210,24 +217,47 @@ def fetch(package: Package) -> Path:
     reached, the one of the last index if that was fetched before. May be called by several
     processes at once. Raises FetchError, or CacheError for an unusable cache directory.
     """
-    debian = cache_dir() / "debian"
-    home = debian / "apt" / f"{package.suite}-{package.index_architecture}"
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    source = f"deb [signed-by={_keyring()}] {debian_mirror()} {package.suite} main"
-    with locked(home / "lock") as lock:
-        index = Index(home, lock, source)
-        index.configure(package.index_architecture)
+    trees = cache_dir() / "debian/trees"
+    with _index(package) as index:
         try:
-            return _newest(index, package, debian / "trees")
+            return _newest(index, package, trees)
         except FetchError as error:
-            tree = _fetched_before(index, package, debian / "trees")
+            tree = _fetched_before(index, package, trees)
             if tree is None:
                 raise
             log.warning("%s\nusing what was fetched before: %s", error, tree)
             return tree
 
 
-def _keyring() -> Path:
+def dependencies(package: Package) -> list[str]:
+    """Return the names of what the newest `package` depends on, the first one of alternatives.
+
+    Without a mirror the last index answers. Raises FetchError.
+    """
+    with _index(package) as index:
+        if not index.is_recent():
+            try:
+                index.update()
+            except FetchError as error:
+                log.warning("%s\nusing the last index", error)
+        return index.dependencies(package.name)
+
+
+@contextlib.contextmanager
+def _index(package: Package) -> Iterator[Index]:
+    """Lock and configure the index that lists `package`."""
+    home = cache_dir() / "debian/apt" / f"{package.suite}-{package.index_architecture}"
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with locked(home / "lock") as lock:
+        index = Index(
+            home, lock, f"deb [signed-by={keyring()}] {debian_mirror()} {package.suite} main"
+        )
+        index.configure(package.index_architecture)
+        yield index
+
+
+def keyring() -> Path:
+    """Return the file of the keys that Debian's archive is signed with."""
     for path in KEYRINGS:
         if path.is_file():
             return path

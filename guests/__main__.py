@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Kernels to run on, from the command line: `python -m guests --help`."""
+
+import argparse
+import contextlib
+import logging
+import os
+import select
+import shutil
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from guests import catalogue, kernel, session
+from guests.cache import CacheError, cache_dir, locked
+from guests.catalogue import Catalogue, CatalogueError, Kernel
+from guests.debian import FetchError
+from guests.image import ImageError, base_image
+from guests.patience import PatienceError
+from guests.qemu import QemuError, find_emulator
+from guests.wheels import NotInstalledError
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+FAILED = 1
+USAGE = 2
+LOST = 3  # the guest, not what ran in it, failed; pytest's own "internal error"
+SHELL = ["/bin/busybox", "sh", "-l"]
+ERRORS = (CacheError, CatalogueError, FetchError, ImageError, NotInstalledError, PatienceError)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _pass_on(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def list_kernels(known: Catalogue, kernels: list[Kernel], _: argparse.Namespace) -> int:
+    """Show the catalogue and what of it is in the cache."""
+    width = max(len(one.name) for one in kernels)
+    for one in kernels:
+        cached = kernel.fetched_before(one)
+        _say(f"{one.name:<{width}}  {one.suite:<18}  {cached.release if cached else '-'}")
+    for name, patterns in {catalogue.ALL: ("*",), **known.groups}.items():
+        _say(f"{name:<{width}}  group of {', '.join(patterns)}")
+    return 0
+
+
+def fetch(_: Catalogue, kernels: list[Kernel], __: argparse.Namespace) -> int:
+    """Fetch kernels and make their root images, so that a boot needs no network."""
+    for one in kernels:
+        release = kernel.fetch_kernel(one).release
+        base_image(one.arch)
+        find_emulator(one.arch)
+        _say(f"{one.name}: {release}")
+    return 0
+
+
+def boot(_: Catalogue, kernels: list[Kernel], arguments: argparse.Namespace) -> int:
+    """Boot each kernel until its agent answers."""
+    for one in kernels:
+        begun = time.monotonic()
+        with session.boot(one, arguments.checkout) as guest:
+            _say(f"{one.name}: {guest.release} was ready after {time.monotonic() - begun:.1f} s")
+    return 0
+
+
+def run(_: Catalogue, kernels: list[Kernel], arguments: argparse.Namespace) -> int:
+    """Run pytest in each kernel, one after another; the highest of its exit statuses is ours."""
+    statuses = []
+    for one in kernels:
+        with session.boot(one, arguments.checkout) as guest:
+            _say(f"{one.name}: {guest.release}")
+            command = ["python3", "-m", "pytest", *arguments.pytest]
+            statuses.append(guest.run(command, _pass_on))
+    return max(statuses)
+
+
+def shell(_: Catalogue, kernels: list[Kernel], arguments: argparse.Namespace) -> int:
+    """Run a shell in the guest, at this terminal; its end is the guest's."""
+    if len(kernels) != 1:
+        raise CatalogueError(f"a shell is in one kernel, not in {len(kernels)}")
+    with session.boot(kernels[0], arguments.checkout) as guest, _raw_terminal():
+        terminal = os.isatty(0)
+        guest.start(SHELL, env={"TERM": os.environ.get("TERM", "dumb")}, terminal=terminal)
+        return _converse(guest)
+
+
+def _converse(guest: session.Guest) -> int:
+    source: int | None = 0
+    while True:
+        status = guest.step(_pass_on, also=source)
+        if status is not None:
+            return status
+        if source is not None and select.select([source], (), (), 0)[0]:
+            data = os.read(source, 4096)
+            guest.write(data)
+            source = source if data else None
+
+
+@contextlib.contextmanager
+def _raw_terminal() -> Iterator[None]:
+    """Leave every key to the guest's terminal."""
+    if not os.isatty(0):
+        yield
+        return
+    before = termios.tcgetattr(0)
+    tty.setraw(0)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+def clean(_: Catalogue, __: list[Kernel], ___: argparse.Namespace) -> int:
+    """Remove fetched packages and root images. What runs keeps running; waits for what fetches."""
+    cache = cache_dir()
+    with contextlib.ExitStack() as locks:
+        for lock in (*cache.glob("debian/apt/*/lock"), *cache.glob("images/*.lock")):
+            locks.enter_context(locked(lock))
+        images = [path for path in cache.glob("images/*") if path.is_dir()]
+        for directory in (cache / "debian/trees", cache / "kernels", *images):
+            shutil.rmtree(directory, ignore_errors=True)
+    return 0
+
+
+Command = Callable[[Catalogue, list[Kernel], argparse.Namespace], int]
+COMMANDS: dict[str, Command] = {
+    "list": list_kernels,
+    "fetch": fetch,
+    "boot": boot,
+    "run": run,
+    "shell": shell,
+    "clean": clean,
+}
+OF_ALL = ("list", "fetch", "boot")  # by default
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m guests", description="Emulated kernels to run the suite on."
+    )
+    parser.add_argument("--catalogue", type=Path, help="a file of your own kernels (kernels.toml)")
+    parser.add_argument("--checkout", type=Path, default=CHECKOUT, help="what is run inside")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, function in COMMANDS.items():
+        text = (function.__doc__ or "").partition("\n")[0]
+        one = commands.add_parser(name, help=text, description=text)
+        if name in OF_ALL:
+            one.add_argument("kernel", nargs="?", default=catalogue.ALL, help="name, group or glob")
+        elif name != "clean":
+            one.add_argument("kernel", help="name, group or glob")
+        if name == "run":
+            one.add_argument("pytest", nargs=argparse.REMAINDER, help="arguments of pytest")
+    return parser
+
+
+def main(words: list[str]) -> int:
+    """Do what the words say; errors with a remedy are shown without a traceback."""
+    arguments = _parser().parse_args(words)
+    logging.basicConfig(format="%(message)s")
+    try:
+        known = catalogue.load(arguments.catalogue)
+        kernels = known.resolve(getattr(arguments, "kernel", catalogue.ALL))
+        return COMMANDS[arguments.command](known, kernels, arguments)
+    except CatalogueError as error:
+        sys.stderr.write(f"{error}\n")
+        return USAGE
+    except (*ERRORS, QemuError, session.RefusedError) as error:
+        sys.stderr.write(f"{error}\n")
+        return FAILED
+    except session.LostGuest as error:
+        sys.stderr.write(f"{error}\n")
+        return LOST
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

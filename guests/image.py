@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What guests find in their root directory: two archives, unpacked by the kernel one after another.
+
+The base, Python with its packages, is made once per architecture and version of anything in it.
+What belongs to one boot (the checkout, the agent, the kernel's configuration) is added in front of
+it, because the kernel takes what follows a compressed archive for more of it.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import Distribution
+from pathlib import Path
+from typing import BinaryIO
+
+from guests import cpio, wheels
+from guests.cache import cache_dir, locked, publish, workshop
+from guests.debian import keyring
+from guests.kernel import KernelFiles
+from guests.mirror import debian_mirror
+from guests.modules import channel_modules
+
+SUITE = "bookworm"  # its Python is 3.11, the oldest the suite runs on
+PACKAGES = ("python3", "python3-cffi-backend", "busybox-static")
+BASE = "base.cpio.lz4"
+MODULES = "ksm-modules"  # beside /lib, which is a link on systems with a merged /usr
+AGENT = "ksm-agent"
+BUILD_TIMEOUT_S = 1800
+
+# Nothing in a guest needs these, and every megabyte is unpacked by an emulated processor.
+PRUNED = (
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/locale",
+    "usr/share/info",
+    "usr/share/lintian",
+    "usr/share/perl*",
+    "usr/lib/*/perl*",
+    "usr/lib/*/gconv",
+    "usr/bin/perl*",
+    "usr/bin/openssl",
+    "usr/lib/python3*/lib2to3",
+    "usr/lib/python3*/idlelib",
+    "usr/lib/python3*/tkinter",
+    "usr/lib/python3*/pydoc_data",
+    "usr/lib/python3*/distutils",
+    "usr/lib/python3*/ensurepip",
+    "var/lib/apt",
+    "var/lib/dpkg",
+    "var/cache",
+    "var/log",
+    "etc/apt",
+)
+
+INIT = f"""\
+#!/bin/busybox sh
+# The first process of the guest: file systems, the channel's modules, then the agent.
+export PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin HOME=/root LANG=C.UTF-8 TERM=dumb
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mkdir -p /dev/pts /dev/shm /run /tmp /root
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+mount -t debugfs debugfs /sys/kernel/debug
+mount -t tracefs tracefs /sys/kernel/tracing
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+for module in /{MODULES}/*; do
+    [ -e "$module" ] && insmod "$module"
+done
+PYTHONPATH=/{AGENT} python3 -m guests.agent
+echo "the agent ended with $?"
+poweroff -f
+"""
+
+
+class ImageError(Exception):
+    """A root image could not be made."""
+
+
+def base_image(architecture: str) -> Path:
+    """Return the base of Debian's `architecture`, made if it is not in the cache.
+
+    Raises ImageError, or NotInstalledError for a Python package this interpreter lacks.
+    """
+    packages = wheels.closure()
+    images = cache_dir() / "images"
+    final = images / f"{architecture}-{_key(architecture, packages)}"
+    if not final.is_dir():
+        images.mkdir(mode=0o700, exist_ok=True)
+        with locked(images / f"{architecture}.lock") as lock:
+            if not final.is_dir():
+                with workshop(images / f"making-{architecture}") as work:
+                    _make(work, architecture, packages, lock)
+                    publish(work / "done", final)
+    return final / BASE
+
+
+def _key(architecture: str, packages: list[Distribution]) -> str:
+    recipe = [
+        architecture,
+        SUITE,
+        *PACKAGES,
+        *PRUNED,
+        Path(cpio.__file__).read_text("utf-8"),
+        *(f"{package.name}=={package.version}" for package in packages),
+        str(_interpreter("3.11")),
+    ]
+    return hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:16]
+
+
+def _make(work: Path, architecture: str, packages: list[Distribution], lock: int) -> None:
+    root = work / "root"
+    _bootstrap(root, architecture, lock)
+    for pattern in PRUNED:
+        for path in root.glob(pattern):
+            _remove(path)
+    version = next(root.glob("usr/lib/python3.*")).name.removeprefix("python")
+    site = root / f"usr/local/lib/python{version}/dist-packages"
+    for package in packages:
+        for name, source in wheels.files(package).items():
+            target = site / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+    _compile(root, version, lock)
+    (work / "done").mkdir()
+    _pack(root, work / "done" / BASE, lock)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _bootstrap(root: Path, architecture: str, lock: int) -> None:
+    """Unpack Debian packages: no program of theirs is run, so any architecture will do."""
+    mode = "root" if os.geteuid() == 0 else "chrootless"
+    source = f"deb [signed-by={keyring()}] {debian_mirror()} {SUITE} main"
+    _run(
+        lock,
+        "mmdebstrap",
+        "--quiet",
+        f"--mode={mode}",
+        "--variant=extract",
+        f"--architectures={architecture}",
+        f"--include={','.join(PACKAGES)}",
+        SUITE,
+        str(root),
+        source,
+    )
+
+
+def _interpreter(version: str) -> str | None:
+    """A Python on this machine that writes .pyc files for `version`."""
+    if f"{sys.version_info.major}.{sys.version_info.minor}" == version:
+        return sys.executable
+    return shutil.which(f"python{version}")
+
+
+def _compile(root: Path, version: str, lock: int) -> None:
+    """Compile all modules ahead, which halves a guest's first pytest run."""
+    python = _interpreter(version)
+    if python is None:
+        return  # guests of this Python start more slowly
+    _run(
+        lock,
+        *(python, "-I", "-m", "compileall", "-qq", "--invalidation-mode", "unchecked-hash"),
+        *("-s", str(root), "-p", "/", str(root / "usr")),
+        accepted=(0, 1),  # 1: a module that is not for this Python, in lib2to3's tests and the like
+    )
+
+
+def _pack(root: Path, archive: Path, lock: int) -> None:
+    plain = archive.with_suffix("")
+    with plain.open("wb") as stream, cpio.Writer(stream) as writer:
+        writer.tree(root)
+        for directory in ("dev", "proc", "sys", "run", "tmp", "root", "boot"):
+            writer.directory(directory)
+    _run(lock, "lz4", "-l", "-9", "-q", str(plain), str(archive))
+    plain.unlink()
+
+
+def _run(lock: int, *command: str, accepted: tuple[int, ...] = (0,)) -> None:
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=BUILD_TIMEOUT_S,
+            pass_fds=(lock,),
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise ImageError(
+            f"{command[0]} is not installed, but root images are made with it: "
+            f"apt-get install {command[0]}"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise ImageError(f"{' '.join(command)} took longer than {error.timeout:.0f} s") from error
+    if done.returncode not in accepted:
+        raise ImageError(
+            f"`{' '.join(command)}` exited with {done.returncode}:\n{done.stderr.strip()}"
+        )
+
+
+def write_image(stream: BinaryIO, base: Path, files: KernelFiles, checkout: Path) -> None:
+    """Write what a guest of this kernel boots with, the checkout at its path on this machine."""
+    with cpio.Writer(stream) as writer:
+        writer.file("init", INIT.encode(), 0o755)
+        for name in ("__init__", "agent", "frames"):
+            source = Path(__file__).with_name(f"{name}.py")
+            writer.file(f"{AGENT}/guests/{name}.py", source.read_bytes())
+        writer.file(f"boot/config-{files.release}", files.config.read_bytes())
+        for number, module in enumerate(channel_modules(files)):
+            writer.file(f"{MODULES}/{number:02}-{module.name}", module.read_bytes())
+        for source in checkout_files(checkout):
+            writer.file(str(source), source.read_bytes(), source.stat().st_mode & 0o777)
+    with base.open("rb") as compressed:
+        shutil.copyfileobj(compressed, stream, 1 << 20)
+
+
+def checkout_files(checkout: Path) -> list[Path]:
+    """The suite's files in a checkout: top-level packages, and what lies beside them."""
+    beside = [path for path in checkout.iterdir() if path.suffix in {".py", ".toml"}]
+    inside = [
+        path
+        for package in checkout.glob("*/__init__.py")
+        for path in package.parent.rglob("*")
+        if "__pycache__" not in path.parts
+    ]
+    return sorted(path for path in beside + inside if path.is_file())
