@@ -230,10 +230,7 @@ def fetch(package: Package) -> Path:
 
 
 def dependencies(package: Package) -> list[str]:
-    """Return the names of what the newest `package` depends on, the first one of alternatives.
-
-    Without a mirror the last index answers. Raises FetchError.
-    """
+    """Return the names `package` depends on; without a mirror the last index answers."""
     with _index(package) as index:
         if not index.is_recent():
             try:

@@ -115,13 +115,11 @@ class Session:
 
     def is_over(self) -> bool:
         """Whether its last member has left, which removes the file."""
-        if self._members is None:
-            return True
-        try:
-            found = (DIRECTORY / "members").stat()
-        except FileNotFoundError:
-            return True
-        return not os.path.samestat(found, os.fstat(self._members.fileno()))
+        with contextlib.suppress(FileNotFoundError):
+            if self._members:
+                found = (DIRECTORY / "members").stat()
+                return not os.path.samestat(found, os.fstat(self._members.fileno()))
+        return True
 
 
 def settings_between_sessions() -> dict[str, str]:
@@ -159,17 +157,16 @@ class SuiteRun:
 
     def __init__(self, output: Path, *arguments: str, wrapper: Sequence[str] = ()) -> None:
         self.output = output
-        self._mark = f"{MARK}={uuid.uuid4().hex}"
+        self._mark = uuid.uuid4().hex
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")
         }
-        name, _, value = self._mark.partition("=")
         pytest = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
         with output.open("w") as file:
             self.popen = subprocess.Popen(
                 [*wrapper, *pytest, *arguments],
                 cwd=CHECKOUT,
-                env={**environment, name: value, "PYTHONUNBUFFERED": "1"},
+                env={**environment, MARK: self._mark, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -199,7 +196,7 @@ class SuiteRun:
 
     def _owns(self, pid: int) -> bool:
         # A zombie has no environment left, and nothing else that could hold a lock.
-        return self._mark.encode() in _proc_file(pid, "environ").split(b"\0")
+        return f"{MARK}={self._mark}".encode() in _proc_file(pid, "environ").split(b"\0")
 
     def pids(self, role: Role) -> list[int]:
         """Its processes in that role."""
@@ -207,7 +204,8 @@ class SuiteRun:
 
     def _role(self, pid: int) -> Role | None:
         command = _proc_file(pid, "cmdline")
-        parent = _parent(pid)
+        stat = _proc_file(pid, "stat") or b") Z 0"  # gone
+        parent = int(stat.rpartition(b")")[2].split()[1])
         if pid == self.popen.pid:
             return Role.CONTROLLER
         if b"lease.guardian" in command:
@@ -298,9 +296,3 @@ def _proc_file(pid: int, name: str) -> bytes:
         return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:  # gone, or privileged beyond root: no process of ours
         return b""
-
-
-def _parent(pid: int) -> int:
-    # The command in parentheses may hold spaces: what is behind it may not.
-    fields = _proc_file(pid, "stat").rpartition(b")")[2].split()
-    return int(fields[1]) if fields else 0

@@ -14,6 +14,7 @@ import pytest
 
 from guests import catalogue, cpio, image, kernel, launcher, modules, qemu, wheels
 from guests.catalogue import Kernel
+from guests.debian import Index
 from guests.kernel import KernelFiles
 from guests.machines import MACHINES
 from guests.patience import PatienceError, scaled
@@ -286,6 +287,18 @@ def test_kernel_of_three_packages(tmp_path: Path) -> None:
     files = kernel.locate([tmp_path / "binary", tmp_path / "base"])
     assert (files.release, files.image.name) == ("7.2", "vmlinuz")
     assert files.config == tmp_path / "base/usr/lib/modules/7.2/config"
+
+
+def test_dependencies_are_read_from_the_index(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first of alternatives counts, versions do not; none is no error."""
+    shown = "Package: x\nDepends: dracut | initramfs (>= 2), linux-base-7.2+deb14 (= 7.2-1), kmod\n"
+    monkeypatch.setattr(Index, "run", lambda *_: shown)
+    index = Index(tmp_path, 0, "deb http://mirror sid main")
+    assert index.dependencies("x") == ["dracut", "linux-base-7.2+deb14", "kmod"]
+    monkeypatch.setattr(Index, "run", lambda *_: "Package: x\n")
+    assert index.dependencies("x") == []
 
 
 def test_builds_are_found_by_dependencies(monkeypatch: pytest.MonkeyPatch) -> None:
