@@ -58,7 +58,8 @@ def test_counts_hold_after_concurrent_placing_and_writing(
         zeros.process.send(served.churn, zeros.address, zeros.pages, ROUNDS)
     for member in crowd:
         while not member.connection.poll(0):
-            assert ksm_alone.settings.ksm_zero_pages >= 0
+            # Not zero: what kernel defects have added or taken since boot stays in this count.
+            assert ksm_alone.settings.ksm_zero_pages >= before
             assert all(0 <= other.zero_pages <= 64 for other in crowd)
         member.answer()
     ksm_alone.wait_for_passes(3)
