@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import arch
+import kconfig
 import kconfig.configuration
 from plugins import hookspecs
 from plugins.features import FEATURES, Feature, Verdict, release_numbers, running_release
@@ -48,7 +49,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "needs(*features): skip where the kernel cannot have them, fail where it should"
     )
     _refuse_unknown("--require", [name for name in config.option.require if name != "all"])
-    config.stash[_REQUIREMENTS] = Requirements(config)
+    try:
+        config.stash[_REQUIREMENTS] = Requirements(config)
+    except kconfig.ConfigurationError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def _refuse_unknown(who: str, names: list[str]) -> None:

@@ -9,6 +9,7 @@ instead, and what was found is written to `symbols`.
 
 import argparse
 import lzma
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -137,13 +138,15 @@ def look_up(tree: Path) -> str:
     """Where the Kconfig files of a source tree define the wanted symbols, and how."""
     asked = set(symbols())
     lines = set()
-    for path in tree.glob("*/**/Kconfig*"):
-        file = path.relative_to(tree)
-        if path.is_file() and file.parts[0] not in ("Documentation", "scripts", "tools"):
+    for directory, _, names in os.walk(tree, followlinks=True):
+        file = Path(directory).relative_to(tree)
+        if file.parts[:1] in (("Documentation",), ("scripts",), ("tools",)):
+            continue
+        for path in (Path(directory, name) for name in names if name.startswith("Kconfig")):
             for name, prompt in _definitions(path):
                 if f"CONFIG_{name}" in asked:
                     how = "prompt" if prompt else "hidden"
-                    lines.add(f"CONFIG_{name} {how} {file}\n")
+                    lines.add(f"CONFIG_{name} {how} {file / path.name}\n")
     return "".join(sorted(lines))
 
 

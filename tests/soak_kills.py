@@ -125,24 +125,31 @@ def clean_up(run: SuiteRun, tally: Tally) -> None:
     run.kill_everything()
 
 
+def kill_one_run(directory: Path, longest: float, tally: Tally) -> None:
+    """One run, one kill, if the run is not over before."""
+    with machine_to_ourselves():
+        before = settings_between_sessions()
+        run = suite_run(directory)
+        try:
+            victim = kill_at_random(run, longest)
+            if victim:
+                tally.kills += 1
+                how = settle(run, before, tally)
+                sys.stdout.write(f"{tally.kills}: {victim}, restored {how}\n")
+                clean_up(run, tally)
+        finally:
+            run.end()
+
+
 def soak(kills: int) -> Tally:
     """Kill so many runs, each once."""
     tally = Tally()
-    with tempfile.TemporaryDirectory() as name, machine_to_ourselves():
-        before = settings_between_sessions()
+    before = settings_between_sessions()
+    with tempfile.TemporaryDirectory() as name:
         longest = duration(Path(name))
         while tally.kills < kills:
-            run = suite_run(Path(name))
-            try:
-                victim = kill_at_random(run, longest)
-                if victim:
-                    tally.kills += 1
-                    how = settle(run, before, tally)
-                    sys.stdout.write(f"{tally.kills}: {victim}, restored {how}\n")
-                    clean_up(run, tally)
-            finally:
-                run.end()
-        tally.leftovers += differences(settings_between_sessions(), before)
+            kill_one_run(Path(name), longest, tally)
+    tally.leftovers += differences(settings_between_sessions(), before)
     return tally
 
 
