@@ -8,7 +8,7 @@ DEV_READY := $(VENV)/.dev-ready
 IN_VENV := $(VENV)/bin/python -m
 ROOMS := uapi mm lease kconfig arch plugins guests bench ksmtests tests
 
-.PHONY: run_tests check check-guests bench
+.PHONY: run_tests check check-guests check-red bench
 
 run_tests: $(RUN_READY)
 	$(IN_VENV) pytest -n auto ksmtests
@@ -18,12 +18,16 @@ check: $(DEV_READY)
 	$(IN_VENV) ruff check $(ROOMS) conftest.py
 	$(IN_VENV) mypy
 	PYTHONPATH=. $(VENV)/bin/lint-imports
-	$(IN_VENV) pytest -m 'not guest' tests
+	$(IN_VENV) pytest -m 'not guest and not sabotage' tests
 	$(IN_VENV) pytest -n auto ksmtests
 
 # Boots emulated kernels; needs QEMU and mmdebstrap.
 check-guests: $(DEV_READY)
 	$(IN_VENV) pytest -m guest tests
+
+# Runs the suite on a kernel that seems to have one bug after another; takes its time.
+check-red: $(DEV_READY)
+	$(IN_VENV) pytest -m sabotage tests
 
 bench: $(RUN_READY)
 	$(IN_VENV) bench
