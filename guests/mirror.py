@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-STANDARD = "http://deb.debian.org/debian"
+from guests.cache import CacheError
+
 OVERRIDE = "KSMTESTS_DEBIAN_MIRROR"
 
 # Names a suite of Debian's main archive begins with: "bookworm", "bookworm-backports", "sid".
@@ -17,6 +18,10 @@ LOCAL_SCHEMES = ("cdrom:", "file:", "copy:")  # hold a part of the archive at be
 
 _SWITCHED_OFF = frozenset(("no", "false", "without", "off", "disable", "0"))
 _ONE_LINE = re.compile(r"deb\s+(?:\[([^]]*)]\s+)?(\S+)\s+(\S+)\s*(.*)")
+
+
+class NoMirrorError(CacheError):
+    """Nobody knows where to fetch packages from."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def debian_mirror(etc: Path = Path("/etc/apt")) -> str:
     """Return the URI of a Debian mirror.
 
     It is that of the environment variable KSMTESTS_DEBIAN_MIRROR, else the first of this system's
-    apt configuration in `etc`, else the standard one.
+    apt configuration in `etc`. Raises NoMirrorError where neither names one.
     """
     if override := os.environ.get(OVERRIDE):
         return override.rstrip("/")
@@ -91,7 +96,9 @@ def debian_mirror(etc: Path = Path("/etc/apt")) -> str:
         for uri in source.uris:
             if source.is_debian and _is_archive(uri):
                 return uri.rstrip("/")
-    return STANDARD
+    raise NoMirrorError(
+        f"no source of Debian's main archive in {etc}: set {OVERRIDE} to the URI of a mirror"
+    )
 
 
 def _is_archive(uri: str) -> bool:

@@ -23,7 +23,7 @@ from lease.membership import DIRECTORY, Membership, open_members, restore_and_cl
 from uapi.settings import read_value
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-MARK = "KSMTESTS_MARK"  # in the environment of every process of a run
+MARK = "KSMTESTS_MARK"  # in the environment of a run
 DEADLINE = 600.0  # s; a run takes four, beside others many times that
 QUIET_DEADLINE = 1200.0  # s for the runs of others to end
 RESTORE_BOUND = 2.0  # s from the end of the last member
@@ -195,8 +195,10 @@ class SuiteRun:
         }
 
     def _owns(self, pid: int) -> bool:
-        # A zombie has no environment left, and nothing else that could hold a lock.
-        return f"{MARK}={self._mark}".encode() in _proc_file(pid, "environ").split(b"\0")
+        state, _, _, session = _stat(pid)
+        # The guardian has a session of its own, the tests' processes have no environment.
+        marked = f"{MARK}={self._mark}".encode() in _proc_file(pid, "environ").split(b"\0")
+        return state != b"Z" and (marked or int(session) == self.popen.pid)
 
     def pids(self, role: Role) -> list[int]:
         """Its processes in that role."""
@@ -204,8 +206,7 @@ class SuiteRun:
 
     def _role(self, pid: int) -> Role | None:
         command = _proc_file(pid, "cmdline")
-        stat = _proc_file(pid, "stat") or b") Z 0"  # gone
-        parent = int(stat.rpartition(b")")[2].split()[1])
+        parent = int(_stat(pid)[1])
         if pid == self.popen.pid:
             return Role.CONTROLLER
         if b"lease.guardian" in command:
@@ -296,3 +297,8 @@ def _proc_file(pid: int, name: str) -> bytes:
         return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:  # gone, or privileged beyond root: no process of ours
         return b""
+
+
+def _stat(pid: int) -> list[bytes]:
+    """State, parent, process group and session."""
+    return (_proc_file(pid, "stat") or b") Z 0 0 0").rpartition(b")")[2].split()[:4]

@@ -371,11 +371,12 @@ def test_mirror_from_deb822_sources(etc: Path) -> None:
 
 
 def test_mirror_of_another_distribution_is_not_used(etc: Path) -> None:
-    """Without a Debian source there is the standard mirror."""
+    """Without a Debian source it takes the user to name a mirror."""
     ubuntu = "deb http://archive/ubuntu noble main\ndeb https://third/oss/deb stable main\n"
     (etc / "sources.list.d/ubuntu.list").write_text(ubuntu)
     (etc / "sources.list.d/debian.sources.disabled").write_text(DEB822)
-    assert mirror.debian_mirror(etc) == mirror.STANDARD
+    with pytest.raises(mirror.NoMirrorError, match=mirror.OVERRIDE):
+        mirror.debian_mirror(etc)
 
 
 @pytest.mark.network
