@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Kill runs of the suite at random moments, again and again: `python -m tests.soak_kills`.
 
-The last line of output is JSON: how often the settings came back by themselves, how often it took
-the next run, and what was left over.
+The last line of output, after Ctrl-C too, is JSON: how often the settings came back by themselves,
+how often it took the next run, and what was left over.
 """
 
 import argparse
@@ -141,16 +141,14 @@ def kill_one_run(directory: Path, longest: float, tally: Tally) -> None:
             run.end()
 
 
-def soak(kills: int) -> Tally:
+def soak(kills: int, tally: Tally) -> None:
     """Kill so many runs, each once."""
-    tally = Tally()
     before = settings_between_sessions()
     with tempfile.TemporaryDirectory() as name:
         longest = duration(Path(name))
         while tally.kills < kills:
             kill_one_run(Path(name), longest, tally)
     tally.leftovers += differences(settings_between_sessions(), before)
-    return tally
 
 
 def main() -> int:
@@ -162,7 +160,9 @@ def main() -> int:
     if os.geteuid() != 0:
         parser.error("the suite changes settings that are root's: run as root")
     random.seed(options.seed)
-    tally = soak(options.kills)
+    tally = Tally()
+    with suppress(KeyboardInterrupt):
+        soak(options.kills, tally)
     sys.stdout.write(f"{json.dumps(asdict(tally))}\n")
     return 1 if tally.leftovers else 0
 

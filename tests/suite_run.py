@@ -19,6 +19,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TextIO
 
+from lease import journal
 from lease.membership import DIRECTORY, Membership, open_members, restore_and_clear
 from uapi.settings import read_value
 
@@ -29,11 +30,7 @@ QUIET_DEADLINE = 1200.0  # s for the runs of others to end
 RESTORE_BOUND = 2.0  # s from the end of the last member
 POLL = 0.01  # s
 PROGRESS = frozenset(".sxXFE")  # what pytest -q prints for a test
-SETTINGS = (
-    Path("/sys/kernel/mm/ksm"),
-    Path("/sys/kernel/mm/transparent_hugepage"),
-    Path("/proc/sys/kernel/task_delayacct"),
-)
+SETTINGS = [Path("/", name) for name in (journal.KSM, journal.THP, *journal.OTHERS)]
 
 
 class NotYet(Exception):
@@ -125,16 +122,16 @@ class Session:
 def settings_between_sessions() -> dict[str, str]:
     """The settings as no run has changed them: read, or as the session of now has saved them."""
     try:
-        journal = json.loads((DIRECTORY / "journal.json").read_text())
+        saved = json.loads((DIRECTORY / "journal.json").read_text())
     except FileNotFoundError:
         return read_settings()
-    return {f"/{name}": value for name, value in journal["values"].items()}
+    return {f"/{name}": value for name, value in saved["values"].items()}
 
 
 @contextlib.contextmanager
 def machine_to_ourselves() -> Iterator[None]:
-    """No other test that expects something of this machine's settings runs meanwhile."""
-    directory = os.open(Path(__file__).parent, os.O_RDONLY | os.O_CLOEXEC)
+    """No other test of any checkout that expects something of this machine's settings runs."""
+    directory = os.open(SETTINGS[0], os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
         yield
@@ -259,10 +256,7 @@ class SuiteRun:
         return self.popen.poll() is not None and not self.processes()
 
     def seconds_to_restore(self, before: dict[str, str]) -> float:
-        """How long after the end of the last member the settings were as before.
-
-        Raises NotYet after RESTORE_BOUND.
-        """
+        """How long after the end of the last member the settings were as before. Raises NotYet."""
         end = time.monotonic() + QUIET_DEADLINE
         session = Session()
         last_alive = time.monotonic()
@@ -282,8 +276,8 @@ class SuiteRun:
         raise NotYet(f"there are members after {QUIET_DEADLINE:.0f} s: {members()}")
 
     def _is_running(self) -> bool:
-        guardians = set(self.pids(Role.GUARDIAN))
-        return self.popen.poll() is None or bool(self.processes() - guardians)
+        roles = [self._role(pid) for pid in self.processes()]
+        return self.popen.poll() is None or any(role is not Role.GUARDIAN for role in roles)
 
 
 def kill(pid: int) -> None:
