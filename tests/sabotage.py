@@ -6,11 +6,14 @@ while everything is put back. So it is the test that must notice.
 """
 
 import builtins
+import contextlib
 import difflib
 import importlib
 import json
+import mmap
+import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,15 +124,26 @@ def install(sabotage: Sabotage, scene: Scene, patch: pytest.MonkeyPatch) -> None
             patch.setattr(owner, name, wrap(scene, original), raising=False)
 
 
+@contextlib.contextmanager
+def _ksmd_awake() -> Iterator[None]:
+    """Something for ksmd to look at: without, it sleeps, no pass ever ends, and waits stall."""
+    with mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
+        page.write(os.urandom(mmap.PAGESIZE))
+        page.madvise(mmap.MADV_MERGEABLE)
+        yield
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """The bug is there while the test runs."""
     sabotage = item.config.stash.get(_SABOTAGE, None)
-    with pytest.MonkeyPatch.context() as patch:
-        if sabotage:
-            for module in STALLS:
-                patch.setattr(f"{module}.STALL_DEADLINE", STALL_DEADLINE)
-            install(sabotage, Scene(item), patch)
+    if sabotage is None:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch, _ksmd_awake():
+        for module in STALLS:
+            patch.setattr(f"{module}.STALL_DEADLINE", STALL_DEADLINE)
+        install(sabotage, Scene(item), patch)
         yield
 
 

@@ -12,10 +12,9 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from tests.sabotage import SABOTAGES
@@ -59,14 +58,15 @@ def _pytest(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def run(name: str, selection: Sequence[str]) -> dict[str, str]:
-    """The suite under a sabotage: node id -> outcome. Raises RunFailed."""
+def run(name: str | None, selection: Sequence[str]) -> dict[str, str]:
+    """The suite under a sabotage, or none: node id -> outcome. Raises RunFailed."""
     with tempfile.TemporaryDirectory() as directory:
         outcomes = Path(directory) / "outcomes.json"
-        options = ["-p", "tests.sabotage", "--sabotage", name, "--sabotage-outcomes", str(outcomes)]
+        sabotage = [] if name is None else ["--sabotage", name]
+        options = ["-p", "tests.sabotage", *sabotage, "--sabotage-outcomes", str(outcomes)]
         done = _pytest(*options, "--tb=short", *selection)
         if done.returncode not in (PASSED, FAILED):
-            raise RunFailed(f"{name}: {done.stdout}{done.stderr}")
+            raise RunFailed(f"{name or 'no sabotage'}: {done.stdout}{done.stderr}")
         found: dict[str, str] = json.loads(outcomes.read_text())
         return found
 
@@ -133,29 +133,46 @@ def _reds(name: str, rounds: int) -> list[str]:
     return selection
 
 
-def build(names: Collection[str], rounds: int) -> Table:
-    """Run these sabotages over the whole suite, and what they turn red so many times."""
-    table = Table.load()
+def assert_nothing_is_red() -> None:
+    """Without sabotage no test may fail, or it would pass for noticing each. Raises RunFailed."""
+    outcomes = run(None, [SUITE])
+    wrong = [f"{test}: {outcome}" for test, outcome in outcomes.items() if ": " in outcome]
+    if wrong:
+        raise RunFailed("tests fail without any sabotage:\n" + "\n".join(wrong))
+
+
+def measure(names: Iterable[str], rounds: int) -> dict[str, list[str] | RunFailed]:
+    """Run sabotages over the whole suite, and what they turn red so many times in all."""
+
+    def one(name: str) -> list[str] | RunFailed:
+        try:
+            return _reds(name, rounds)
+        except RunFailed as error:
+            return error
+
+    chosen = list(names)
     with ThreadPoolExecutor(JOBS) as pool:
-        reds = dict(zip(names, pool.map(partial(_reds, rounds=rounds), names), strict=True))
-    tests = collect()
+        return dict(zip(chosen, pool.map(one, chosen), strict=True))
+
+
+def revised(table: Table, reds: Mapping[str, Collection[str]], tests: Sequence[str]) -> Table:
+    """The table with new rows, for the tests there are; rows not measured and reasons are kept."""
     found = {name: reds.get(name, table.red.get(name, [])) for name in SABOTAGES}
-    table.red = {
-        name: present
-        for name, killed in found.items()
-        if (present := [test for test in tests if test in killed])
-    }
-    table.survivors = {
-        name: table.survivors.get(name, f"{TO_DO}: sharpen a test, or say why none can notice")
-        for name in SABOTAGES
-        if name not in table.red
-    }
-    table.unseen = {
-        test: table.unseen.get(test, f"{TO_DO}: add a sabotage, or say why none can be made")
-        for test in tests
-        if not table.killers_of(test)
-    }
-    return table
+    rows = {name: [test for test in tests if test in killed] for name, killed in found.items()}
+    seen = {test for row in rows.values() for test in row}
+    return Table(
+        {name: row for name, row in rows.items() if row},
+        {
+            name: table.survivors.get(name, f"{TO_DO}: sharpen a test, or say why none can notice")
+            for name, row in rows.items()
+            if not row
+        },
+        {
+            test: table.unseen.get(test, f"{TO_DO}: add a sabotage, or say why none can be made")
+            for test in tests
+            if test not in seen
+        },
+    )
 
 
 def page(table: Table) -> str:
@@ -221,17 +238,25 @@ def _reasons_part(title: str, key: str, why: str, reasons: dict[str, str]) -> It
         yield ""
 
 
-def main(arguments: Iterable[str] | None = None) -> None:
-    """Write the table and the page."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the table and the page; returns 1 where a run went wrong, whose old row is kept."""
     parser = argparse.ArgumentParser(prog="python -m tests.sabotage_table", description=__doc__)
     parser.add_argument("name", nargs="*", help="run these sabotages alone, and keep the rest")
     parser.add_argument("--page", action="store_true", help="write docs/seen-red.md alone")
-    parser.add_argument("--rounds", type=int, default=2, help="a killer kills in each of them")
-    options = parser.parse_args(arguments if arguments is None else list(arguments))
+    parser.add_argument("--rounds", type=int, default=4, help="a test is red in each of them")
+    options = parser.parse_args(arguments)
+    failures: list[RunFailed] = []
     if not options.page:
-        build(options.name or list(SABOTAGES), options.rounds).save()
+        assert_nothing_is_red()
+        measured = measure(options.name or SABOTAGES, options.rounds)
+        failures = [found for found in measured.values() if isinstance(found, RunFailed)]
+        reds = {name: row for name, row in measured.items() if not isinstance(row, RunFailed)}
+        revised(Table.load(), reds, collect()).save()
     PAGE.write_text(page(Table.load()))
+    for failure in failures:
+        sys.stderr.write(f"{failure}\n")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

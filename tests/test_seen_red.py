@@ -14,6 +14,7 @@ from tests.sabotage import SABOTAGES
 from tests.sabotage_table import JOBS, PAGE, Table, collect, is_red, page, run
 
 TABLE = Table.load()
+FURTHER_CHANCES = 2  # ksmd may make good what a sabotage did before the test looks
 # They keep what a test writes to a setting, or write to one themselves.
 CHANGE_SETTINGS = ("run-0-ignored", "placing-ignored", "khugepaged-takes-one-more")
 
@@ -43,19 +44,23 @@ def runs() -> Iterator[Runs]:
     pool.shutdown(cancel_futures=True)
 
 
+def unnoticed(name: str, outcomes: dict[str, str]) -> dict[str, str]:
+    """The tests that should be red under a sabotage and are not, and what became of them."""
+    return {
+        test: outcome for test, outcome in outcomes.items() if not is_red(SABOTAGES[name], outcome)
+    }
+
+
 @pytest.mark.sabotage
 @pytest.mark.parametrize("name", TABLE.red)
 def test_sabotage_is_noticed(name: str, runs: Runs) -> None:
-    """Each test named beside a sabotage fails for it, and can be torn down all the same."""
+    """Each test named beside a sabotage fails for it."""
     outcomes = runs.outcomes(name)
-    expected = TABLE.red[name]
-    unnoticed = {
-        test: outcomes.get(test, "not run")
-        for test in expected
-        if not is_red(SABOTAGES[name], outcomes.get(test, ""))
-    }
-    assert not unnoticed, f"{SABOTAGES[name].bug}: not noticed"
-    assert set(outcomes) == set(expected)
+    assert set(outcomes) == set(TABLE.red[name])
+    for _ in range(FURTHER_CHANCES):
+        if missed := unnoticed(name, outcomes):
+            outcomes |= run(name, list(missed))
+    assert not unnoticed(name, outcomes), f"{SABOTAGES[name].bug}: not noticed"
 
 
 def test_every_test_is_seen_red() -> None:

@@ -9,13 +9,13 @@ from tests.sabotages.acts import Act, method
 from tests.sabotages.readings import (
     GENERAL_PROFIT,
     MERGING,
-    SYSTEM,
     Remembers,
     Short,
     never_falls,
     never_rises,
+    of_process,
+    of_system,
     reading,
-    remembered,
     stands_still,
     stat,
     stat_field,
@@ -28,7 +28,7 @@ LARGER = 8  # bytes more than an rmap_item has
 
 
 def _merging(remembers: Remembers) -> Wraps:
-    return {**stat_field("merging_pages", remembers), **remembered(MERGING, remembers)}
+    return {**stat_field("merging_pages", remembers), **of_process(MERGING, remembers)}
 
 
 def _merging_with_zero_pages() -> Wraps:
@@ -53,18 +53,18 @@ def _inherited(name: str) -> Wraps:
 
     def begin(act: Act) -> Process:
         child: Process = act.perform()
-        act.scene.inherited[child.pid] = getattr(true_stat(act.process.pid), name)
+        act.scene.noted[child.pid] = getattr(true_stat(act.process.pid), name)
         return child
 
     def change(scene: Scene, pid: int, found: ProcessStat) -> ProcessStat:
-        return replace(found, **{name: getattr(found, name) + scene.inherited.get(pid, 0)})
+        return replace(found, **{name: getattr(found, name) + scene.noted.get(pid, 0)})
 
     return {**method(begin, "fork"), **stat(change)}
 
 
 def _inherited_merging() -> Wraps:
     def in_file(scene: Scene, pid: int, pages: int) -> int:
-        return pages + scene.inherited.get(pid, 0)
+        return pages + scene.noted.get(pid, 0)
 
     return {**_inherited("merging_pages"), **reading(MERGING, in_file)}
 
@@ -116,22 +116,22 @@ SABOTAGES = (
     _sabotage(
         "system-count-never-falls",
         "the system's ksm_zero_pages never decreases",
-        remembered(SYSTEM, never_falls),
+        of_system("ksm_zero_pages", never_falls),
     ),
     _sabotage(
         "system-count-never-rises",
         "the system's ksm_zero_pages does not count what is placed",
-        remembered(SYSTEM, never_rises),
+        of_system("ksm_zero_pages", never_rises),
     ),
     _sabotage(
         "system-count-stands-still",
         "the system's ksm_zero_pages never changes: only the processes' do",
-        remembered(SYSTEM, stands_still),
+        of_system("ksm_zero_pages", stands_still),
     ),
     _sabotage(
         "system-count-falls-short",
         "the system's ksm_zero_pages forgets one page of each event",
-        remembered(SYSTEM, Short),
+        of_system("ksm_zero_pages", Short),
     ),
     _sabotage(
         "merging-pages-never-fall",
@@ -217,7 +217,7 @@ SABOTAGES = (
     _sabotage(
         "general-profit-never-falls",
         "general_profit never decreases",
-        remembered(GENERAL_PROFIT, never_falls),
+        of_system("general_profit", never_falls),
     ),
     _sabotage(
         "pages-sharing-with-zero-pages",
@@ -230,12 +230,12 @@ SABOTAGES = (
     _sabotage(
         "pages-shared-never-rise",
         "pages_shared does not count new KSM pages",
-        remembered("uapi.ksm.Ksm.pages_shared", never_rises),
+        of_system("pages_shared", never_rises),
     ),
     _sabotage(
         "pages-sharing-never-fall",
         "pages_sharing keeps pages that are unshared or gone",
-        remembered("uapi.ksm.Ksm.pages_sharing", never_falls),
+        of_system("pages_sharing", never_falls),
     ),
     _sabotage(
         "pages-unshared-not-counted",

@@ -200,11 +200,6 @@ def when_marked(flaw: Flaw) -> Flaw:
     return again
 
 
-def keep_ksmd_awake(call: Callable[..., Any]) -> None:
-    """A page for ksmd to look at, or it sleeps and no pass ever ends."""
-    call(libc.madvise, call(libc.mmap, PAGE_SIZE), PAGE_SIZE, lib.MADV_MERGEABLE)
-
-
 def unmerge(process: Process, call: Callable[..., Any]) -> None:
     """Take the mark of KSM from all memory of a process."""
     for address, length in mergeable_spans(process.pid):

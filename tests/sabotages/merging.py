@@ -11,7 +11,7 @@ from tests.sabotages.flaws import (
     damages_before,
     equalizes,
     halved,
-    keep_ksmd_awake,
+    ignored,
     looks_at_halves,
     unmerge_all,
     unnoticed,
@@ -23,10 +23,6 @@ from tests.sabotages.scene import Sabotage, Scene, Wraps, unshare_all
 from uapi import libc
 from uapi.ksm import Ksm, RunState
 from uapi.libc import lib
-
-
-def _elsewhere(act: Act) -> Any:
-    keep_ksmd_awake(act.call)
 
 
 def _places_nothing(act: Act) -> Any:
@@ -96,7 +92,7 @@ def _sabotage(name: str, bug: str, wraps: Wraps) -> Sabotage:
 
 SABOTAGES = (
     _sabotage(
-        "mergeable-ignored", "MADV_MERGEABLE marks nothing", advised(_elsewhere, "MADV_MERGEABLE")
+        "mergeable-ignored", "MADV_MERGEABLE marks nothing", advised(ignored, "MADV_MERGEABLE")
     ),
     _sabotage(
         "mergeable-halved", "MADV_MERGEABLE stops half-way", advised(halved, "MADV_MERGEABLE")

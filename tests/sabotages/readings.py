@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.sabotages.scene import Scene, Wraps
-from uapi.ksm import ProcessStat
+from uapi.ksm import Ksm, ProcessStat
 from uapi.libc import PAGE_SIZE
 
 STAT = "uapi.ksm.process_stat"
@@ -44,9 +44,13 @@ class Memory:
         self.shown: dict[Hashable, int] = {}
 
     def __call__(self, key: Hashable, value: int) -> int:
-        """What is shown now."""
-        self.shown[key] = self.pick(self.shown.get(key, value), value)
+        """What is shown now; what did not exist when the test began was 0 then."""
+        self.shown[key] = self.pick(self.shown.get(key, 0), value)
         return self.shown[key]
+
+    def begin(self, key: Hashable, value: int) -> None:
+        """What is true when the test begins."""
+        self.shown[key] = value
 
 
 class Short:
@@ -63,8 +67,12 @@ class Short:
         self.last[key] = value
         return value + self.missed.get(key, 0)
 
+    def begin(self, key: Hashable, value: int) -> None:
+        """What is true when the test begins."""
+        self.last[key] = value
 
-Remembers = Callable[[], Callable[[Hashable, int], int]]
+
+Remembers = Callable[[], Memory | Short]
 
 
 def never_falls() -> Memory:
@@ -78,15 +86,17 @@ def never_rises() -> Memory:
 
 
 def stands_still() -> Memory:
-    """The first value."""
+    """The value when the test began."""
     return Memory(lambda shown, _: shown)
 
 
 def stat_field(name: str, remembers: Remembers) -> Wraps:
     """A line of ksm_stat that remembers wrongly."""
 
-    def wrap(_: Scene, original: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap(scene: Scene, original: Callable[..., Any]) -> Callable[..., Any]:
         memory = remembers()
+        for process in scene.processes:
+            memory.begin(process.pid, getattr(original(process.pid), name) or 0)
 
         def replacement(pid: int) -> ProcessStat:
             found: ProcessStat = original(pid)
@@ -97,15 +107,40 @@ def stat_field(name: str, remembers: Remembers) -> Wraps:
     return {STAT: wrap}
 
 
-def remembered(target: str, remembers: Remembers) -> Wraps:
-    """A function or counter that remembers wrongly."""
+def of_process(target: str, remembers: Remembers) -> Wraps:
+    """A function of a pid that remembers wrongly."""
+
+    def wrap(scene: Scene, original: Callable[..., Any]) -> Callable[..., Any]:
+        memory = remembers()
+        for process in scene.processes:
+            memory.begin(process.pid, original(process.pid))
+        return lambda pid: memory(pid, original(pid))
+
+    return {target: wrap}
+
+
+def of_system(name: str, remembers: Remembers) -> Wraps:
+    """A counter of KSM that remembers wrongly."""
+    target = f"uapi.ksm.Ksm.{name}"
 
     def wrap(_: Scene, original: Callable[..., Any]) -> Callable[..., Any]:
         memory = remembers()
+        memory.begin(name, original(Ksm()))
+        return lambda counters: memory(name, original(counters))
 
-        def replacement(first: Any, *rest: Any) -> int:
-            key = first if isinstance(first, int) else target
-            return memory(key, original(first, *rest))
+    return {target: wrap}
+
+
+def first_reading(target: str) -> Wraps:
+    """A function that answers what it answered first."""
+
+    def wrap(_: Scene, original: Callable[..., Any]) -> Callable[..., Any]:
+        answers: list[Any] = []
+
+        def replacement(*arguments: Any) -> Any:
+            if not answers:
+                answers.append(original(*arguments))
+            return answers[0]
 
         return replacement
 

@@ -30,13 +30,13 @@ def _noting_zero_pages(act: Act) -> Any:
     address, length = act.span
     states = _true_states(act.process.pid, address, length // PAGE_SIZE)
     placed = sum(state.kind is PageKind.ZERO for state in states)
-    act.scene.inherited[act.process.pid] = placed
+    act.scene.noted[act.process.pid] = placed
     return act.perform()
 
 
 def _counts_what_is_copied(act: Act) -> Process:
     child: Process = act.perform()
-    act.scene.errors[child.pid] -= act.scene.inherited.get(act.process.pid, 0)
+    act.scene.errors[child.pid] -= act.scene.noted.get(act.process.pid, 0)
     return child
 
 

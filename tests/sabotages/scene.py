@@ -33,7 +33,7 @@ class Scene:
         self.item = item
         self.errors: Counter[int] = Counter()  # pid -> pages to add to its ksm_zero_pages
         self.system_error = 0  # pages to add to the system's, besides these
-        self.inherited: dict[int, int] = {}  # pid -> pages a counter does not begin at zero with
+        self.noted: dict[int, int] = {}  # pid -> pages that one wrap keeps in mind for another
         self.told: set[int] = set()  # pids of processes that were told a lie
 
     @property

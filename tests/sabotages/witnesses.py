@@ -8,7 +8,7 @@ from typing import Any
 from mm import served
 from mm.process import Process
 from tests.sabotages.acts import Act, advised, called, intercepted, joined
-from tests.sabotages.readings import reading, remembered, stands_still, stat
+from tests.sabotages.readings import first_reading, reading, stat
 from tests.sabotages.scene import Sabotage, Scene, Wraps, mergeable_spans, zero_pages
 from uapi import libc, pagemap, userfaultfd
 from uapi.ksm import ProcessStat
@@ -90,7 +90,8 @@ def _noting_unshared(act: Act) -> Any:
     """Keep in mind how many zero pages were unshared."""
     before = zero_pages(act.process.pid)
     result = act.perform()
-    act.scene.system_error += before - zero_pages(act.process.pid)
+    pid = act.process.pid
+    act.scene.noted[pid] = act.scene.noted.get(pid, 0) + before - zero_pages(pid)
     return result
 
 
@@ -171,12 +172,12 @@ SABOTAGES = (
     _sabotage(
         "rss-anon-stands-still",
         "RssAnon does not shrink by the pages KSM frees",
-        remembered("uapi.smaps.rss_anon", stands_still),
+        first_reading("uapi.smaps.rss_anon"),
     ),
     _sabotage(
         "copies-not-counted",
         "delay accounting does not see the copy of a zero page",
-        remembered("uapi.taskstats.copy_on_write_count", stands_still),
+        first_reading("uapi.taskstats.copy_on_write_count"),
     ),
     _sabotage(
         "copies-counted-at-every-write",
@@ -193,7 +194,7 @@ SABOTAGES = (
         "vmstat's cow_ksm counts copies of zero pages",
         {
             **called(_noting_unshared, served.store, served.store_each),
-            **_cow_ksm(lambda scene, count: count + scene.system_error),
+            **_cow_ksm(lambda scene, count: count + sum(scene.noted.values())),
         },
     ),
     _sabotage(
