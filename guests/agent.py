@@ -1,13 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The agent in a guest: runs programs for the other side of a virtio-serial port.
+"""The agent where tests run: serves whoever holds the other end of its port, one program at a time.
 
-Told {"do": "run", "argv", "cwd", "env", "terminal"}, {"do": "input", "data"} (none: end of file),
-{"do": "signal", "number"} and {"do": "end"}; tells {"event": "ready", ...}, {"event": "output",
-"data"}, {"event": "exit", "status"}, {"event": "refused", "reason"}, and {"event": "alive"} while
-a program is silent. One program runs at a time.
+| told | does |
+|---|---|
+| {"do": "clock", "seconds"} | sets the clock: a machine that was resumed thinks of the past |
+| {"do": "archive", "data"} | keeps a part of a tar archive; unpacks it at one without data |
+| {"do": "run", "argv", "cwd", "env", "terminal"} | starts a program |
+| {"do": "call", "module", "argv", "cwd"} | calls main(argv) of a module below cwd, in a fork |
+| {"do": "input", "data"} | writes to the program's standard input; no data is its end |
+| {"do": "signal", "number"} | sends the program, and what it started, a signal |
+| {"do": "end"} | leaves |
+
+It tells {"event": "ready", "release", "python"}, {"event": "unpacked"}, {"event": "output",
+"data"}, {"event": "message", "data"} of what a called module writes to MESSAGES, {"event": "exit",
+"status"}, {"event": "refused", "reason"}, and {"event": "alive"} while a program is silent.
 """
 
 import contextlib
+import importlib
+import io
 import os
 import platform
 import pty
@@ -15,7 +26,10 @@ import selectors
 import signal
 import subprocess
 import sys
+import tarfile
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from guests.frames import MAX_CHUNK, Decoder, Message, encode, pack, unpack
@@ -25,6 +39,20 @@ PORT_DEADLINE_S = 30  # for the port to appear, once the modules are loaded
 ALIVE_S = 2.0
 OWN_TERMINAL = ["/bin/busybox", "setsid", "-c"]  # a session whose Ctrl-C is this terminal's
 PORTS = Path("/sys/class/virtio-ports")
+MESSAGES = 3  # the descriptor on which a called module sends messages of its own
+PRELOADED = (
+    *("pytest", "_pytest.assertion.rewrite", "_pytest.junitxml", "_pytest.skipping"),
+    *("_pytest.tmpdir", "_pytest.fixtures", "_pytest.python", "_pytest.unittest"),
+    *("_pytest.terminal", "_pytest.logging", "_pytest.monkeypatch", "_pytest.faulthandler"),
+    *("_cffi_backend", "cffi", "pyroute2", "pyroute2.netlink.taskstats", "multiprocessing"),
+)
+
+
+def preload() -> None:
+    """Import what tests import, once for all that are called."""
+    for name in PRELOADED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 def open_port() -> int:
@@ -38,88 +66,154 @@ def open_port() -> int:
     sys.exit(f"no virtio port named {PORT} in {PORTS} after {PORT_DEADLINE_S} s")
 
 
+class Fork:
+    """A child that does something and exits with what that returns; in a session of its own."""
+
+    def __init__(self, do: Callable[[], int]) -> None:
+        self._status: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            status = 1
+            try:
+                os.setsid()
+                status = do()
+            except BaseException:  # noqa: BLE001 - nothing may return into the agent
+                traceback.print_exc()
+            finally:
+                with contextlib.suppress(OSError):
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                os._exit(status)
+
+    def poll(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        return self._wait(os.WNOHANG)
+
+    def wait(self) -> int:
+        """The exit status, once it has ended."""
+        status = self._wait(0)
+        return 0 if status is None else status
+
+    def _wait(self, options: int) -> int | None:
+        if self._status is None:
+            pid, status = os.waitpid(self.pid, options)
+            if pid:
+                self._status = os.waitstatus_to_exitcode(status)
+        return self._status
+
+
 class Program:
     """A running program, with what it is read from and written to."""
 
-    def __init__(self, message: Message) -> None:
-        self.stdin: int | None
-        if message.get("terminal"):
-            self.output, inner = pty.openpty()
-            self.stdin = os.dup(self.output)
-        else:
-            self.output, inner = os.pipe()
-        on_terminal = OWN_TERMINAL if message.get("terminal") else []
-        self.process = subprocess.Popen(
-            on_terminal + message["argv"],
-            cwd=message["cwd"],
-            env={**os.environ, **message["env"]},
-            stdin=inner if on_terminal else subprocess.PIPE,
-            stdout=inner,
-            stderr=inner,
-            start_new_session=not on_terminal,
-        )
-        os.close(inner)
-        if self.process.stdin:
-            self.stdin = os.dup(self.process.stdin.fileno())
-            self.process.stdin.close()
+    def __init__(self, process: "Fork | subprocess.Popen[bytes]", stdin: int, output: int) -> None:
+        self.process = process
+        self.events = {output: "output"}  # descriptor -> event that tells what is read from it
+        self._stdin: int | None = stdin
 
     def write(self, data: bytes) -> None:
         """Pass input on, blocking; none is the end of it. A program may have closed its end."""
-        if self.stdin is None:
+        if self._stdin is None:
             return
         with contextlib.suppress(BrokenPipeError):
             while data:
-                data = data[os.write(self.stdin, data) :]
+                data = data[os.write(self._stdin, data) :]
             return
         self.close_input()
 
     def close_input(self) -> None:
         """End the program's input."""
-        if self.stdin is not None:
-            os.close(self.stdin)
-            self.stdin = None
-
-    def read(self) -> bytes:
-        """What it has written; nothing once all its processes have closed it."""
-        try:
-            return os.read(self.output, MAX_CHUNK)
-        except OSError:  # EIO, a terminal's way to say so
-            return b""
+        if self._stdin is not None:
+            os.close(self._stdin)
+            self._stdin = None
 
     def close(self) -> int:
         """Forget it, and give its exit status as a shell would."""
         status = self.process.wait()
         self.close_input()
-        os.close(self.output)
+        for descriptor in self.events:
+            os.close(descriptor)
         return status if status >= 0 else 128 - status
 
 
-class Agent:
-    """Serves one port."""
+def run(message: Message, cwd: Path) -> Program:
+    """Start a program, with pipes or a terminal."""
+    environment = {**os.environ, **message["env"]}
+    argv = message["argv"]
+    if message.get("terminal"):
+        output, inner = pty.openpty()
+        stdin = os.dup(output)
+        theirs = inner
+    else:
+        output, inner = os.pipe()
+        theirs, stdin = os.pipe()
+    try:
+        process = subprocess.Popen(
+            OWN_TERMINAL + argv if message.get("terminal") else argv,
+            cwd=cwd,
+            env=environment,
+            stdin=theirs,
+            stdout=inner,
+            stderr=inner,
+            start_new_session=not message.get("terminal"),
+        )
+    except BaseException:
+        os.close(output)
+        os.close(stdin)
+        raise
+    finally:
+        for descriptor in {theirs, inner}:
+            os.close(descriptor)
+    return Program(process, stdin, output)
 
-    def __init__(self, port: int) -> None:
+
+def call(message: Message, cwd: Path) -> Program:
+    """Call a module in a fork, which has everything imported already."""
+    output, stdout = os.pipe()
+    messages, told = os.pipe()
+    theirs, stdin = os.pipe()
+
+    def main() -> int:
+        ours = [os.dup(each) for each in (theirs, stdout, stdout, told)]  # out of 0 to 3
+        for number, descriptor in enumerate(ours):
+            os.dup2(descriptor, number)
+        os.closerange(MESSAGES + 1, 1 << 10)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.chdir(cwd)
+        sys.path.insert(0, str(cwd))
+        status: int = importlib.import_module(message["module"]).main(message["argv"])
+        return status
+
+    program = Program(Fork(main), stdin, output)
+    program.events[messages] = "message"
+    for descriptor in (theirs, stdout, told):
+        os.close(descriptor)
+    return program
+
+
+class Agent:
+    """Serves one port; what it is sent lies below `root`."""
+
+    def __init__(self, port: int, root: Path = Path("/"), *, clock: bool = False) -> None:
         self._port = port
+        self._root = root
+        self._sets_clock = clock
         self._decoder = Decoder()
         self._selector = selectors.DefaultSelector()
         self._selector.register(port, selectors.EVENT_READ)
+        self._archive = io.BytesIO()
         self._program: Program | None = None
         self._serving = True
 
     def serve(self) -> None:
         """Do what we are told until the other side has gone or says so."""
-        self.tell(
-            event="ready",
-            release=platform.release(),
-            python=platform.python_version(),
-            pid=os.getpid(),
-        )
+        self.tell(event="ready", release=platform.release(), python=platform.python_version())
         while self._serving:
             ready = self._selector.select(ALIVE_S if self._program else None)
             for key, _ in ready:
                 if key.fd == self._port:
                     self._listen()
                 else:
-                    self._relay()
+                    self._relay(key.fd)
             if self._program and not ready:
                 self._look_after(self._program)
 
@@ -138,10 +232,15 @@ class Agent:
 
     def _obey(self, message: Message) -> None:
         match message["do"], self._program:
-            case "run", None:
-                self._start(message)
-            case "run", _:
+            case "clock", _:
+                if self._sets_clock:
+                    time.clock_settime(time.CLOCK_REALTIME, message["seconds"])
+            case "archive", _:
+                self._unpack(unpack(message["data"]))
+            case "run" | "call", Program():
                 self.tell(event="refused", reason="a program is running")
+            case "run" | "call", _:
+                self._start(message)
             case "input", Program() as program:
                 if message["data"]:
                     program.write(unpack(message["data"]))
@@ -153,21 +252,44 @@ class Agent:
             case "end", _:
                 self._serving = False
 
+    def _unpack(self, data: bytes) -> None:
+        self._archive.write(data)
+        if data:
+            return
+        self._archive.seek(0)
+        with tarfile.open(fileobj=self._archive) as archive:
+            archive.extractall(self._root)  # noqa: S202 - whoever sends it owns this machine
+        self._archive = io.BytesIO()
+        self.tell(event="unpacked")
+
     def _start(self, message: Message) -> None:
         try:
-            self._program = Program(message)
+            cwd = self._root / message["cwd"].lstrip("/")
+            program = (run if message["do"] == "run" else call)(message, cwd)
         except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
             self.tell(event="refused", reason=f"{type(error).__name__}: {error}")
             return
-        self._selector.register(self._program.output, selectors.EVENT_READ)
+        self._program = program
+        for descriptor in program.events:
+            self._selector.register(descriptor, selectors.EVENT_READ)
 
-    def _relay(self) -> None:
-        if self._program is None:
+    def _relay(self, descriptor: int) -> None:
+        """Tell what a descriptor has; a program has ended when it has closed them all."""
+        program = self._program
+        if program is None or descriptor not in program.events:
             return
-        if data := self._program.read():
-            self.tell(event="output", data=pack(data))
-        else:
-            self._finish(self._program)
+        try:
+            data = os.read(descriptor, MAX_CHUNK)
+        except OSError:  # EIO, a terminal's way to say so
+            data = b""
+        if data:
+            self.tell(event=program.events[descriptor], data=pack(data))
+            return
+        self._selector.unregister(descriptor)
+        os.close(descriptor)
+        del program.events[descriptor]
+        if not program.events:
+            self._finish(program)
 
     def _look_after(self, program: Program) -> None:
         """A program may have left something behind that holds its output open: do not wait."""
@@ -177,11 +299,13 @@ class Agent:
             self._finish(program)
 
     def _finish(self, program: Program) -> None:
-        self._selector.unregister(program.output)
+        for descriptor in program.events:
+            self._selector.unregister(descriptor)
         self._program = None
         self.tell(event="exit", status=program.close())
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    Agent(open_port()).serve()
+    preload()
+    Agent(open_port(), clock=True).serve()

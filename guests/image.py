@@ -2,8 +2,9 @@
 """What guests find in their root directory: two archives, unpacked by the kernel one after another.
 
 The base, Python with its packages, is made once per architecture and version of anything in it.
-What belongs to one boot (the checkout, the agent, the kernel's configuration) is added in front of
-it, because the kernel takes what follows a compressed archive for more of it.
+What belongs to the kernel (the agent, its modules, its configuration) is added in front of it,
+because the kernel takes what follows a compressed archive for more of it. The checkout comes over
+the channel, so that a guest that was saved can be given another one.
 """
 
 import hashlib
@@ -210,8 +211,8 @@ def _run(lock: int, *command: str, accepted: tuple[int, ...] = (0,)) -> None:
         )
 
 
-def write_image(stream: BinaryIO, base: Path, files: KernelFiles, checkout: Path) -> None:
-    """Write what a guest of this kernel boots with, the checkout at its path on this machine."""
+def write_image(stream: BinaryIO, base: Path, files: KernelFiles) -> None:
+    """Write what a guest of this kernel boots with."""
     with cpio.Writer(stream) as writer:
         writer.file("init", INIT.encode(), 0o755)
         for name in ("__init__", "agent", "frames"):
@@ -220,19 +221,5 @@ def write_image(stream: BinaryIO, base: Path, files: KernelFiles, checkout: Path
         writer.file(f"boot/config-{files.release}", files.config.read_bytes())
         for number, module in enumerate(channel_modules(files)):
             writer.file(f"{MODULES}/{number:02}-{module.name}", module.read_bytes())
-        for source in checkout_files(checkout):
-            writer.file(str(source), source.read_bytes(), source.stat().st_mode & 0o777)
     with base.open("rb") as compressed:
         shutil.copyfileobj(compressed, stream, 1 << 20)
-
-
-def checkout_files(checkout: Path) -> list[Path]:
-    """The suite's files in a checkout: top-level packages, and what lies beside them."""
-    beside = [path for path in checkout.iterdir() if path.suffix in {".py", ".toml"}]
-    inside = [
-        path
-        for package in checkout.glob("*/__init__.py")
-        for path in package.parent.rglob("*")
-        if "__pycache__" not in path.parts
-    ]
-    return sorted(path for path in beside + inside if path.is_file())

@@ -174,6 +174,8 @@ def command(
 class Qemu:
     """A running QEMU. It ends with close(), and at the latest with this process."""
 
+    program = "QEMU"
+
     def __init__(self, kernel: Kernel, emulator: Emulator, image: Path, directory: Path) -> None:
         """Start it; the directory becomes its own."""
         self.directory = directory

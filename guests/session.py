@@ -7,15 +7,17 @@ with boot(kernel, checkout) as guest:
 
 import logging
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from guests.catalogue import Kernel
 from guests.channel import Channel, ChannelClosed
-from guests.frames import Message, ProtocolError, pack, unpack
+from guests.checkout import packed
+from guests.frames import MAX_CHUNK, Decoder, Message, ProtocolError, encode, pack, unpack
 from guests.image import base_image, write_image
 from guests.kernel import fetch_kernel
 from guests.patience import scaled
@@ -33,27 +35,41 @@ log = logging.getLogger(__name__)
 class LostGuest(Exception):
     """The guest panicked, hangs, broke the protocol or is gone; shown with its last words."""
 
-    def __init__(self, kernel: Kernel, why: str, console: list[str]) -> None:
-        self.kernel = kernel
+    def __init__(self, name: str, why: str, console: list[str]) -> None:
+        self.name = name
         self.why = why
         self.console = console
         lines = "".join(f"\n  {line}" for line in console) or " nothing"
-        super().__init__(f"{kernel.name}: {why}; its console ended with{lines}")
+        super().__init__(f"{name}: {why}; its console ended with{lines}")
 
 
 class RefusedError(Exception):
     """The agent could not start a program."""
 
 
-class Guest:
-    """A guest whose agent is ready. One program runs in it at a time."""
+class Carrier(Protocol):
+    """What has an agent at the other end: QEMU, or a connection to a board."""
 
-    def __init__(self, kernel: Kernel, qemu: Qemu, checkout: Path) -> None:
-        self.kernel = kernel
+    program: str  # what it is, for messages
+    channel: socket.socket
+
+    def status(self) -> int | None:
+        """The exit status of what keeps the connection; None while it runs."""
+
+    def console_tail(self) -> list[str]:
+        """The last lines of the console."""
+
+
+class Guest:
+    """A machine whose agent is ready. One program runs in it at a time."""
+
+    def __init__(self, name: str, carrier: Carrier, checkout: Path) -> None:
+        self.name = name
         self.release = ""  # as uname -r says it; the guest's own word
-        self._qemu = qemu
-        self._channel = Channel(qemu.channel)
+        self._carrier = carrier
+        self._channel = Channel(carrier.channel)
         self._checkout = checkout
+        self._messages = Decoder()
 
     def wait_ready(self, deadline_s: float) -> None:
         """Wait for the agent's first message. Raises LostGuest."""
@@ -63,6 +79,17 @@ class Guest:
         if message.get("event") != "ready":
             raise self.lost(f"the agent began with {str(message)[:80]}")
         self.release = self._value(message, "release", str)
+
+    def bring_checkout(self) -> None:
+        """Set the clock, and put the checkout at its path on this machine. Raises LostGuest."""
+        self._send(do="clock", seconds=time.time())
+        archive = packed(self._checkout)
+        for begin in range(0, len(archive), MAX_CHUNK):
+            self._send(do="archive", data=pack(archive[begin : begin + MAX_CHUNK]))
+        self._send(do="archive", data="")
+        answer = self._receive(scaled(SILENCE_S))
+        if answer is None or answer.get("event") != "unpacked":
+            raise self.lost(f"did not unpack the checkout, but said {str(answer)[:80]}")
 
     def run(
         self,
@@ -100,6 +127,15 @@ class Guest:
             terminal=terminal,
         )
 
+    def call(self, module: str, argv: Sequence[str]) -> None:
+        """Call main(argv) of a module of the checkout; step() follows it."""
+        self._messages = Decoder()
+        self._send(do="call", module=module, argv=list(argv), cwd=str(self._checkout))
+
+    def tell(self, **message: object) -> None:
+        """Send a called module a message."""
+        self.write(encode(message))
+
     def write(self, data: bytes) -> None:
         """Give the program input; none at all ends it."""
         self._send(do="input", data=pack(data))
@@ -108,10 +144,16 @@ class Guest:
         """Send the program, and what it started, a signal."""
         self._send(do="signal", number=number)
 
-    def step(self, output: Callable[[bytes], Any], also: int | None = None) -> int | None:
+    def step(
+        self,
+        output: Callable[[bytes], Any],
+        also: int | None = None,
+        told: Callable[[Message], Any] | None = None,
+    ) -> int | None:
         """Pass on what came; the exit status once the program has ended, else None.
 
-        Returns early when the descriptor `also` can be read.
+        Returns early when the descriptor `also` can be read. `told` gets the messages of a called
+        module. Raises LostGuest, or RefusedError.
         """
         silence_s = scaled(SILENCE_S)
         message = self._receive(silence_s, also)
@@ -121,7 +163,10 @@ class Guest:
             return None
         match message.get("event"):
             case "output":
-                output(self._output(message))
+                output(self._data(message))
+            case "message" if told is not None:
+                for each in self._decoded(self._data(message)):
+                    told(each)
             case "exit":
                 return self._value(message, "status", int)
             case "refused":
@@ -134,13 +179,13 @@ class Guest:
 
     def lost(self, why: str) -> LostGuest:
         """The error that says how this guest was lost."""
-        status = self._qemu.status()
-        ended = "" if status is None else f" (QEMU ended with status {status})"
-        return LostGuest(self.kernel, why + ended, self._qemu.console_tail())
+        status = self._carrier.status()
+        ended = "" if status is None else f" ({self._carrier.program} ended with status {status})"
+        return LostGuest(self.name, why + ended, self._carrier.console_tail())
 
     def console_tail(self) -> list[str]:
         """The last lines of the console."""
-        return self._qemu.console_tail()
+        return self._carrier.console_tail()
 
     def _send(self, **message: object) -> None:
         try:
@@ -155,9 +200,15 @@ class Guest:
             time.sleep(0.2)  # QEMU closes the channel shortly before it ends
             raise self.lost(str(error)) from error
 
-    def _output(self, message: Message) -> bytes:
+    def _data(self, message: Message) -> bytes:
         try:
             return unpack(message.get("data"))
+        except ProtocolError as error:
+            raise self.lost(str(error)) from error
+
+    def _decoded(self, data: bytes) -> list[Message]:
+        try:
+            return self._messages.feed(data)
         except ProtocolError as error:
             raise self.lost(str(error)) from error
 
@@ -199,14 +250,15 @@ def _attempt(kernel: Kernel, checkout: Path) -> tuple[Guest, Qemu]:
     directory = private_directory()
     try:
         with (directory / "initramfs").open("wb") as stream:
-            write_image(stream, base, files, checkout)
+            write_image(stream, base, files)
         qemu = Qemu(kernel, emulator, files.image, directory)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
     try:
-        guest = Guest(kernel, qemu, checkout)
+        guest = Guest(kernel.name, qemu, checkout)
         guest.wait_ready(scaled(BOOT_S))
+        guest.bring_checkout()
     except BaseException:
         qemu.close()
         raise

@@ -5,7 +5,7 @@ import re
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
-WANTED = ("pytest", "pytest-timeout", "pyroute2", "execnet")
+WANTED = ("pytest", "pytest-timeout", "pyroute2")
 
 
 class NotInstalledError(Exception):

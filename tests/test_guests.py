@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from guests import catalogue, cpio, image, kernel, launcher, modules, qemu, wheels
+from guests import catalogue, cpio, kernel, launcher, modules, qemu, wheels
 from guests.catalogue import Kernel
+from guests.checkout import checkout_files
 from guests.debian import Index
 from guests.kernel import KernelFiles
 from guests.machines import MACHINES
@@ -220,13 +221,16 @@ def test_archive_is_left_by_no_path() -> None:
 
 
 def test_only_the_suite_goes_into_a_guest(tmp_path: Path) -> None:
-    """Packages and the files beside them; no caches, no virtual environment."""
+    """Packages, compiled modules too, and the files beside them; no virtual environment."""
     for name in ("uapi/__init__.py", "uapi/__pycache__/x.pyc", "uapi/data/x", ".venv/x.py", "a.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "pyproject.toml").touch()
-    found = [str(path.relative_to(tmp_path)) for path in image.checkout_files(tmp_path)]
-    assert found == ["pyproject.toml", "uapi/__init__.py", "uapi/data/x"]
+    found = [str(path.relative_to(tmp_path)) for path in checkout_files(tmp_path)]
+    assert found == [
+        *("pyproject.toml", "uapi/__init__.py"),
+        *("uapi/__pycache__/x.pyc", "uapi/data/x"),
+    ]
 
 
 def test_wheels_come_with_what_they_require() -> None:
