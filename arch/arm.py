@@ -10,5 +10,6 @@ ARCH = Arch(
     never={
         "userfaultfd_wp": "32-bit ARM page tables have no spare bit for userfaultfd write-protect",
         "soft_dirty": "32-bit ARM does not select HAVE_ARCH_SOFT_DIRTY",
+        "mte": "only 64-bit ARM has the Memory Tagging Extension",
     },
 )

@@ -6,5 +6,8 @@ from arch import Arch
 ARCH = Arch(
     "i386",
     machines=("i386", "i486", "i586", "i686"),
-    never={"userfaultfd_wp": "only 64-bit x86 selects HAVE_ARCH_USERFAULTFD_WP"},
+    never={
+        "userfaultfd_wp": "only 64-bit x86 selects HAVE_ARCH_USERFAULTFD_WP",
+        "mte": "only 64-bit ARM has the Memory Tagging Extension",
+    },
 )

@@ -6,5 +6,8 @@ from arch import Arch
 ARCH = Arch(
     "powerpc",
     machines=("ppc64le", "ppc64"),
-    never={"userfaultfd_wp": "POWER does not select HAVE_ARCH_USERFAULTFD_WP"},
+    never={
+        "userfaultfd_wp": "POWER does not select HAVE_ARCH_USERFAULTFD_WP",
+        "mte": "only 64-bit ARM has the Memory Tagging Extension",
+    },
 )

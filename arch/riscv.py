@@ -4,4 +4,8 @@
 from arch import Arch
 
 # Write-protect and soft-dirty bits depend on the extension Svrsw60t59b: on the configuration.
-ARCH = Arch("riscv", machines=("riscv64",))
+ARCH = Arch(
+    "riscv",
+    machines=("riscv64",),
+    never={"mte": "only 64-bit ARM has the Memory Tagging Extension"},
+)

@@ -8,5 +8,6 @@ ARCH = Arch(
     machines=("s390x",),
     never={
         "userfaultfd_wp": "s390 does not select HAVE_ARCH_USERFAULTFD_WP",
+        "mte": "only 64-bit ARM has the Memory Tagging Extension",
     },
 )

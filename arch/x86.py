@@ -3,4 +3,8 @@
 
 from arch import Arch
 
-ARCH = Arch("x86", machines=("x86_64",))
+ARCH = Arch(
+    "x86",
+    machines=("x86_64",),
+    never={"mte": "only 64-bit ARM has the Memory Tagging Extension"},
+)

@@ -81,6 +81,13 @@ _ALL = (
     Feature("guard_advice", "6.13", probes.takes_advice(lib.MADV_GUARD_INSTALL)),
     Feature("move_pages", "2.6.18", probes.move_pages, ("CONFIG_NUMA", "CONFIG_MIGRATION")),
     Feature(
+        "mte",
+        "5.10",
+        probes.mte,
+        ("CONFIG_ARM64_MTE",),
+        otherwise="this processor, or its firmware, has no memory tagging",
+    ),
+    Feature(
         "page_pinning",
         "5.1",
         probes.page_pinning,

@@ -3,6 +3,7 @@
 
 import errno
 import os
+import platform
 import re
 import tempfile
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from uapi.libc import lib
 from uapi.meminfo import read_meminfo, total_memory
 from uapi.thp import Thp
 
+HWCAP2_MTE = 1 << 18  # arch/arm64/include/uapi/asm/hwcap.h
 HUGE_PAGES_NEEDED = 6  # a region, its alignment, its content read back
 
 
@@ -155,6 +157,13 @@ def direct_io() -> bool:
                 return False
             raise
     return True
+
+
+def mte() -> bool:
+    """Whether processor, firmware and kernel tag memory; the bit means other things elsewhere."""
+    if platform.machine() != "aarch64":
+        return False
+    return bool(libc.auxiliary_value(lib.AT_HWCAP2) & HWCAP2_MTE)
 
 
 def soft_dirty() -> bool:

@@ -91,11 +91,14 @@ def test_what_stands_in_the_way_is_named(
 def test_architecture_is_what_the_configuration_says(
     complete: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Unless told otherwise: 64-bit ARM can have no soft-dirty bit."""
+    """Unless told otherwise: 64-bit ARM has no soft-dirty bit, and tags memory."""
     without(complete, "CONFIG_MEM_SOFT_DIRTY")
     assert main(["check", str(complete)]) == SOMETHING_LACKS
-    assert main(["check", str(complete), "--arch", "arm64"]) == NOTHING_LACKS
-    assert capsys.readouterr().out.endswith("lacks nothing that arm64 can have\n")
+    assert "CONFIG_ARM64_MTE" not in capsys.readouterr().out
+    assert main(["check", str(complete), "--arch", "arm64"]) == SOMETHING_LACKS
+    assert capsys.readouterr().out == (
+        f"CONFIG_ARM64_MTE is absent from {complete}: needed by mte\n"
+    )
 
 
 def test_architecture_is_asked_for(complete: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,6 +92,7 @@ IO_URING = (
     Constant("IORING_REGISTER_BUFFERS", 0, "5.1"),
     Constant("IORING_UNREGISTER_BUFFERS", 1, "5.1"),
 )
+AUXVEC = (Constant("AT_HWCAP2", 26, "3.9"),)
 SYSCALLS = (
     Constant("SYS_io_uring_setup", 425, "5.1"),
     Constant("SYS_io_uring_register", 427, "5.1"),
@@ -108,6 +109,8 @@ HEADERS = {
     "fcntl.h": (),
     "linux/falloc.h": FALLOC,
     "linux/io_uring.h": IO_URING,
+    "linux/auxvec.h": AUXVEC,
+    "sys/auxv.h": (),
     "sys/syscall.h": SYSCALLS,
     "sys/uio.h": (),
     "sys/ioctl.h": (),
@@ -152,6 +155,7 @@ ssize_t process_vm_writev(int pid, const struct iovec *local_iov, unsigned long 
                           unsigned long flags);
 int fallocate64(int fd, int mode, int64_t offset, int64_t len);
 ssize_t read(int fd, void *buf, size_t count);
+unsigned long getauxval(unsigned long type);
 """
 
 CDEF = STRUCTS + FUNCTIONS + "".join(f"#define {c.name} {c.value}\n" for c in CONSTANTS)

@@ -172,6 +172,11 @@ def move_pages(pid: int, addresses: list[int], node: int) -> list[int]:
     return list(statuses)
 
 
+def auxiliary_value(kind: int) -> int:
+    """getauxval(3): what the kernel told this process at exec; 0 where it told nothing."""
+    return int(lib.getauxval(kind))
+
+
 def punch_hole(fd: int, offset: int, length: int) -> None:
     """fallocate(2) with FALLOC_FL_PUNCH_HOLE; offset and length in bytes."""
     mode = lib.FALLOC_FL_PUNCH_HOLE | lib.FALLOC_FL_KEEP_SIZE
