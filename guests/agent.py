@@ -179,6 +179,8 @@ def call(message: Message, cwd: Path) -> Program:
         os.closerange(MESSAGES + 1, 1 << 10)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.chdir(cwd)
+        for name in [name for name in sys.modules if name.partition(".")[0] == __package__]:
+            del sys.modules[name]  # the checkout has its own
         sys.path.insert(0, str(cwd))
         status: int = importlib.import_module(message["module"]).main(message["argv"])
         return status
