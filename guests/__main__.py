@@ -14,11 +14,13 @@ import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from guests import catalogue, kernel, session
+from guests import catalogue, session, sources
 from guests.cache import CacheError, cache_dir, locked
-from guests.catalogue import Catalogue, CatalogueError, Kernel
+from guests.catalogue import Catalogue, CatalogueError
 from guests.debian import FetchError
+from guests.formats import FormatError
 from guests.image import ImageError, base_image
+from guests.kernel import Kernel
 from guests.patience import PatienceError
 from guests.qemu import QemuError, find_emulator
 from guests.wheels import NotInstalledError
@@ -28,7 +30,7 @@ FAILED = 1
 USAGE = 2
 LOST = 3  # the guest, not what ran in it, failed; pytest's own "internal error"
 SHELL = ["/bin/busybox", "sh", "-l"]
-ERRORS = (CacheError, CatalogueError, FetchError, ImageError, NotInstalledError, PatienceError)
+ERRORS = (CacheError, FetchError, FormatError, ImageError, NotInstalledError, PatienceError)
 
 
 def _say(text: str) -> None:
@@ -45,8 +47,8 @@ def list_kernels(known: Catalogue, kernels: list[Kernel], _: argparse.Namespace)
     """Show the catalogue and what of it is in the cache."""
     width = max(len(one.name) for one in kernels)
     for one in kernels:
-        cached = kernel.fetched_before(one)
-        _say(f"{one.name:<{width}}  {one.suite:<18}  {cached.release if cached else '-'}")
+        cached = one.at_hand()
+        _say(f"{one.name:<{width}}  {one.origin:<18}  {cached.release if cached else '-'}")
     for name, patterns in {catalogue.ALL: ("*",), **known.groups}.items():
         _say(f"{name:<{width}}  group of {', '.join(patterns)}")
     return 0
@@ -55,10 +57,10 @@ def list_kernels(known: Catalogue, kernels: list[Kernel], _: argparse.Namespace)
 def fetch(_: Catalogue, kernels: list[Kernel], __: argparse.Namespace) -> int:
     """Fetch kernels and make their root images, so that a boot needs no network."""
     for one in kernels:
-        release = kernel.fetch_kernel(one).release
+        files = one.fetch()
         base_image(one.arch)
         find_emulator(one.arch)
-        _say(f"{one.name}: {release}")
+        _say(f"{one.name}: {files.release or files.image}")
     return 0
 
 
@@ -85,7 +87,7 @@ def run(_: Catalogue, kernels: list[Kernel], arguments: argparse.Namespace) -> i
 def shell(_: Catalogue, kernels: list[Kernel], arguments: argparse.Namespace) -> int:
     """Run a shell in the guest, at this terminal; its end is the guest's."""
     if len(kernels) != 1:
-        raise CatalogueError(f"a shell is in one kernel, not in {len(kernels)}")
+        raise CatalogueError(f"a shell is in one kernel, not in {len(kernels)}: name one")
     with session.boot(kernels[0], arguments.checkout) as guest, _raw_terminal():
         terminal = os.isatty(0)
         guest.start(SHELL, env={"TERM": os.environ.get("TERM", "dumb")}, terminal=terminal)
@@ -139,6 +141,7 @@ COMMANDS: dict[str, Command] = {
     "shell": shell,
     "clean": clean,
 }
+KERNEL = "name, group or glob; or the path of an image or of a tree it was built in"
 OF_ALL = ("list", "fetch", "boot")  # by default
 
 
@@ -148,14 +151,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--catalogue", type=Path, help="a file of your own kernels (kernels.toml)")
     parser.add_argument("--checkout", type=Path, default=CHECKOUT, help="what is run inside")
+    parser.add_argument("--append", default="", help="more for the kernel's command line")
+    parser.add_argument("--memory", type=int, metavar="MIB", help="of the guest")
+    parser.add_argument("--cpus", type=int, metavar="NUMBER", help="of the guest")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, function in COMMANDS.items():
         text = (function.__doc__ or "").partition("\n")[0]
         one = commands.add_parser(name, help=text, description=text)
         if name in OF_ALL:
-            one.add_argument("kernel", nargs="?", default=catalogue.ALL, help="name, group or glob")
+            one.add_argument("kernels", nargs="*", default=[catalogue.ALL], help=KERNEL)
         elif name != "clean":
-            one.add_argument("kernel", help="name, group or glob")
+            one.add_argument("kernels", nargs=1, help=KERNEL)
         if name == "run":
             one.add_argument("pytest", nargs=argparse.REMAINDER, help="arguments of pytest")
     return parser
@@ -167,7 +173,13 @@ def main(words: list[str]) -> int:
     logging.basicConfig(format="%(message)s")
     try:
         known = catalogue.load(arguments.catalogue)
-        kernels = known.resolve(getattr(arguments, "kernel", catalogue.ALL))
+        kernels = sources.resolve(
+            getattr(arguments, "kernels", ()),
+            known,
+            append=arguments.append,
+            memory_mib=arguments.memory,
+            cpus=arguments.cpus,
+        )
         return COMMANDS[arguments.command](known, kernels, arguments)
     except CatalogueError as error:
         sys.stderr.write(f"{error}\n")

@@ -9,6 +9,7 @@ A file has one table per kernel and, if wanted, groups of them:
     suite = "bookworm-backports"
     append = "mitigations=off"          # optional: more for the kernel's command line
     memory_mib = 1024                   # optional
+    cpus = 2                            # optional
 
     [groups]
     slow = ["6.12-*", "my-kernel"]
@@ -23,8 +24,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from guests.debian import Package
+from guests.kernel import Kernel
 from guests.machines import MACHINES
+from guests.packaged import PackagedKernel
+
+__all__ = ["ALL", "Catalogue", "CatalogueError", "Kernel", "load"]
 
 OWN = Path(__file__).with_name("kernels.toml")
 ALL = "all"  # the group of everything
@@ -37,30 +41,13 @@ class CatalogueError(Exception):
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """One kernel to boot."""
-
-    name: str
-    arch: str
-    package: str
-    suite: str
-    append: str = ""
-    memory_mib: int = 512  # enough for 16 KiB pages with 32 MiB PMDs
-
-    @property
-    def debian(self) -> Package:
-        """The package to fetch."""
-        return Package(self.package, self.suite, self.arch)
-
-
-@dataclass(frozen=True)
 class Catalogue:
     """Kernels and groups of their names or patterns, in the order of the files."""
 
-    kernels: Mapping[str, Kernel] = field(default_factory=dict)
+    kernels: Mapping[str, PackagedKernel] = field(default_factory=dict)
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def resolve(self, pattern: str) -> list[Kernel]:
+    def resolve(self, pattern: str) -> list[PackagedKernel]:
         """The kernels of a name, a group or a glob. Raises CatalogueError where there is none."""
         if pattern == ALL:
             return list(self.kernels.values())
@@ -120,12 +107,12 @@ def _table(path: Path, where: str, value: object) -> dict[str, Any]:
     return value
 
 
-def _kernel(path: Path, name: str, entry: object) -> Kernel:
+def _kernel(path: Path, name: str, entry: object) -> PackagedKernel:
     where = f'{path}: kernels."{name}"'
     if not _NAME.fullmatch(name):
         raise CatalogueError(f"{where}: a kernel's name matches {_NAME.pattern}")
     table = _table(path, f'kernels."{name}"', entry)
-    types = {one.name: one.type for one in fields(Kernel) if one.name != "name"}
+    types = {one.name: one.type for one in fields(PackagedKernel) if one.name != "name"}
     for key, value in table.items():
         if key not in types:
             raise CatalogueError(f"{where}: unknown key {key}: there are {', '.join(types)}")
@@ -136,8 +123,8 @@ def _kernel(path: Path, name: str, entry: object) -> Kernel:
             raise CatalogueError(f"{where}: the key {key} is missing")
     if table["arch"] not in MACHINES:
         raise CatalogueError(f"{where}: arch is {table['arch']!r}; there are {', '.join(MACHINES)}")
-    kernel = Kernel(name, **table)
     try:
+        kernel = PackagedKernel(name, **table)
         _ = kernel.debian
     except ValueError as error:
         raise CatalogueError(f"{where}: {error}") from error

@@ -69,6 +69,7 @@ mount -t tmpfs tmpfs /dev/shm
 mount -t debugfs debugfs /sys/kernel/debug
 mount -t tracefs tracefs /sys/kernel/tracing
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
+[ -e /boot/config ] && ln -s config "/boot/config-$(uname -r)"
 for module in /{MODULES}/*; do
     [ -e "$module" ] && insmod "$module"
 done
@@ -218,7 +219,8 @@ def write_image(stream: BinaryIO, base: Path, files: KernelFiles) -> None:
         for name in ("__init__", "agent", "frames"):
             source = Path(__file__).with_name(f"{name}.py")
             writer.file(f"{AGENT}/guests/{name}.py", source.read_bytes())
-        writer.file(f"boot/config-{files.release}", files.config.read_bytes())
+        if files.config:
+            writer.file("boot/config", files.config.read_bytes())
         for number, module in enumerate(channel_modules(files)):
             writer.file(f"{MODULES}/{number:02}-{module.name}", module.read_bytes())
     with base.open("rb") as compressed:

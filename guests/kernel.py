@@ -1,73 +1,50 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A kernel's files, as Debian packages them."""
+"""What all kernels to boot have in common, wherever they come from."""
 
-import re
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from guests.cache import cache_dir
-from guests.catalogue import Kernel
-from guests.debian import FetchError, Package, dependencies, fetch
 
 
 @dataclass(frozen=True)
 class KernelFiles:
     """What a boot needs of a kernel."""
 
-    release: str  # as uname -r says it
+    release: str  # as uname -r says it; empty where only a boot can tell
     image: Path
-    config: Path
-    modules: Path  # lib/modules/RELEASE; does not exist where modules are packaged apart
+    config: Path | None  # a guest without one judges features by probing alone
+    modules: Path  # where drivers/ lies that *.ko are looked for in; may not exist
 
 
-def fetch_kernel(kernel: Kernel) -> KernelFiles:
-    """Fetch a kernel's newest build. Raises FetchError."""
-    trees = [fetch(package) for package in _build(kernel.debian)]
-    files = locate(trees)
-    _note(kernel).parent.mkdir(mode=0o700, exist_ok=True)
-    _note(kernel).write_text("".join(f"{tree}\n" for tree in trees), encoding="utf-8")
-    return files
+@dataclass(frozen=True)
+class Kernel(ABC):
+    """One kernel to boot, and the machine to boot it on."""
 
+    name: str
+    arch: str  # Debian's name, which is also that of the machine (machines.py)
+    append: str = field(default="", kw_only=True)  # more for the kernel's command line
+    memory_mib: int = field(default=512, kw_only=True)  # enough for 16 KiB pages, 32 MiB PMDs
+    cpus: int = field(default=1, kw_only=True)
 
-def fetched_before(kernel: Kernel) -> KernelFiles | None:
-    """What the last fetch of this kernel left, without asking any mirror."""
-    try:
-        return locate([Path(line) for line in _note(kernel).read_text("utf-8").splitlines()])
-    except (FileNotFoundError, FetchError):
-        return None
+    def __post_init__(self) -> None:
+        """Raise ValueError for a machine that cannot be."""
+        for key in ("memory_mib", "cpus"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key} is {getattr(self, key)}; the least is 1")
 
+    @property
+    @abstractmethod
+    def origin(self) -> str:
+        """Where it comes from, for people."""
 
-def _note(kernel: Kernel) -> Path:
-    """Names the trees of the last fetch."""
-    return cache_dir() / "kernels" / kernel.name
+    @abstractmethod
+    def files(self) -> KernelFiles:
+        """Its files, fetched if need be. Raises FetchError."""
 
+    @abstractmethod
+    def fetch(self) -> KernelFiles:
+        """Its newest files: asks again where they come from. Raises FetchError."""
 
-def _build(package: Package) -> list[Package]:
-    """Follow dependencies from the name that stays to the packages with the kernel in them.
-
-    Up to 6.12 that is linux-image-RELEASE; in 7.2 this depends on linux-binary-RELEASE with the
-    kernel and linux-base-RELEASE with the configuration.
-    """
-    names = [name for name in dependencies(package) if re.match(r"linux-image-\d", name)]
-    image = replace(package, name=names[0]) if names else package
-    parts = [name for name in dependencies(image) if re.match(r"linux-(binary|base)-\d", name)]
-    return [replace(package, name=name) for name in parts] or [image]
-
-
-def locate(trees: list[Path]) -> KernelFiles:
-    """Find the kernel in unpacked packages. Raises FetchError where anything is missing."""
-    image = _find(trees, "boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz")
-    release = image.name.removeprefix("vmlinuz-")
-    modules = image.parent.parent / "lib/modules" / release
-    if image.name == "vmlinuz":
-        release, modules = image.parent.name, image.parent
-    config = _find(trees, f"boot/config-{release}", f"usr/lib/modules/{release}/config")
-    return KernelFiles(release, image, config, modules)
-
-
-def _find(trees: list[Path], *patterns: str) -> Path:
-    for tree in trees:
-        for pattern in patterns:
-            for path in sorted(tree.glob(pattern)):
-                return path
-    raise FetchError(f"no {' or '.join(patterns)} in {', '.join(map(str, trees))}")
+    @abstractmethod
+    def at_hand(self) -> KernelFiles | None:
+        """The files a boot without a network would use; None where there are none."""

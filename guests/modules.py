@@ -8,13 +8,17 @@ from guests.kernel import KernelFiles
 
 # The channel and the bus it hangs on: modules in Debian's 6.1, built in since.
 CHANNEL = ("virtio_pci", "virtio_console")
+PLACES = ("drivers/virtio", "drivers/char")  # of these and of what they depend on
 
 
 def channel_modules(files: KernelFiles) -> list[Path]:
     """The channel's modules and what they depend on; none where they are built in."""
+    if files.config is None:
+        return []
     config = files.config.read_text("utf-8", errors="replace")
     modular = [name for name in CHANNEL if f"\nCONFIG_{name.upper()}=m\n" in config]
-    paths = {_name(path): path for path in files.modules.rglob("*.ko*")} if modular else {}
+    places = [files.modules / place for place in PLACES] if modular else []
+    paths = {_name(path): path for place in places for path in sorted(place.glob("*.ko*"))}
     ordered: list[Path] = []
     for name in modular:
         _add(name, paths, ordered)

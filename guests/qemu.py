@@ -15,8 +15,8 @@ from pathlib import Path
 
 from guests import launcher
 from guests.agent import PORT
-from guests.catalogue import Kernel
 from guests.debian import Package, fetch
+from guests.kernel import Kernel
 from guests.machines import MACHINES, Machine
 
 BACKPORTS = "bookworm-backports"  # has QEMU 10
@@ -162,7 +162,7 @@ def command(
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-machine", machine.machine, "-accel", accel),
         *("-cpu", "max" if accel == "kvm" else machine.cpu),
-        *("-smp", "1", "-m", str(kernel.memory_mib)),
+        *("-smp", str(kernel.cpus), "-m", str(kernel.memory_mib)),
         *("-serial", f"file:{directory / 'console'}"),
         *("-device", "virtio-serial-pci", "-chardev", f"socket,id=channel,fd={channel}"),
         *("-device", f"virtserialport,chardev=channel,name={PORT}"),

@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from guests.catalogue import Kernel
 from guests.channel import Channel, ChannelClosed
 from guests.checkout import packed
+from guests.formats import loadable
 from guests.frames import MAX_CHUNK, Decoder, Message, ProtocolError, encode, pack, unpack
 from guests.image import base_image, write_image
-from guests.kernel import fetch_kernel
+from guests.kernel import Kernel
 from guests.patience import scaled
 from guests.qemu import Qemu, find_emulator, private_directory
 
@@ -245,13 +245,14 @@ def _boot(kernel: Kernel, checkout: Path) -> tuple[Guest, Qemu]:
 
 def _attempt(kernel: Kernel, checkout: Path) -> tuple[Guest, Qemu]:
     emulator = find_emulator(kernel.arch)
-    files = fetch_kernel(kernel)
+    files = kernel.files()
     base = base_image(kernel.arch)
     directory = private_directory()
     try:
         with (directory / "initramfs").open("wb") as stream:
             write_image(stream, base, files)
-        qemu = Qemu(kernel, emulator, files.image, directory)
+        image = loadable(files.image, directory / "kernel")
+        qemu = Qemu(kernel, emulator, image, directory)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from guests import catalogue
-from guests.catalogue import Catalogue, CatalogueError, Kernel
+from guests.catalogue import Catalogue, CatalogueError
 from guests.debian import Package
+from guests.packaged import PackagedKernel
 
 KNOWN = catalogue.load()
 MINE = """\
@@ -38,7 +39,7 @@ def write(directory: Path, text: str) -> Path:
 def test_a_name_is_one_kernel() -> None:
     """An entry's keys become a kernel, and the package that is fetched for it."""
     (kernel,) = KNOWN.resolve("6.12-arm64-16k")
-    assert kernel == Kernel(
+    assert kernel == PackagedKernel(
         "6.12-arm64-16k", "arm64", "linux-image-arm64-16k", "bookworm-backports"
     )
     assert kernel.debian == Package("linux-image-arm64-16k", "bookworm-backports", "arm64")
@@ -114,6 +115,7 @@ def test_a_group_may_be_empty_handed(tmp_path: Path) -> None:
         (MINE.replace('suite = "sid"', ""), 'kernels."mine": the key suite is missing'),
         (MINE.replace('"sid"', "7"), 'kernels."mine": suite is 7, not'),
         (MINE.replace("1024", "true"), 'kernels."mine": memory_mib is True, not'),
+        (MINE.replace("1024", "0"), 'kernels."mine": memory_mib is 0; the least is 1'),
         (MINE.replace('"arm64"', '"vax"'), "kernels.\"mine\": arch is 'vax'; there are amd64,"),
         (MINE.replace('"linux-image-mine"', '"-o x"'), "'-o x' does not match"),
         (MINE.replace("favourites", "all"), "groups.all: that is the group of all kernels"),

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from guests import catalogue, cpio, kernel, launcher, modules, qemu, wheels
-from guests.catalogue import Kernel
+from guests import catalogue, cpio, launcher, modules, packaged, qemu, wheels
 from guests.checkout import checkout_files
 from guests.debian import Index
 from guests.kernel import KernelFiles
 from guests.machines import MACHINES
+from guests.packaged import PackagedKernel
 from guests.patience import PatienceError, scaled
 from guests.qemu import Emulator, QemuError
 from guests.session import LostGuest, boot
@@ -32,7 +32,7 @@ DEADLINE_S = 20
 def command_line(arch: str) -> list[str]:
     """The command for a kernel of the architecture, by a QEMU that is installed."""
     emulator = Emulator(Path("/usr/bin/qemu"), (10, 0, 2), sandbox=True)
-    tested = Kernel("tested", arch, "linux-image-tested", "sid", append="slab_nomerge")
+    tested = PackagedKernel("tested", arch, "linux-image-tested", "sid", append="slab_nomerge")
     return qemu.command(tested, emulator, Path("/vmlinuz"), Path("/guest"), 7)
 
 
@@ -251,7 +251,7 @@ def test_a_missing_wheel_is_named() -> None:
 
 def files_of(directory: Path, config: str) -> KernelFiles:
     """A kernel with virtio modules."""
-    drivers = directory / "lib/modules/1.0/kernel/drivers"
+    drivers = directory / "lib/modules/1.0/kernel/drivers/virtio"
     drivers.mkdir(parents=True)
     for name, depends in (
         ("virtio_console", "virtio,virtio_ring"),
@@ -265,7 +265,7 @@ def files_of(directory: Path, config: str) -> KernelFiles:
     (directory / "boot").mkdir()
     (directory / "boot/vmlinuz-1.0").touch()
     (directory / "boot/config-1.0").write_text(config)
-    return kernel.locate([directory])
+    return packaged.locate([directory])
 
 
 def test_modules_are_loaded_after_what_they_depend_on(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_kernel_of_three_packages(tmp_path: Path) -> None:
         directory = tmp_path / name / "usr/lib/modules/7.2"
         directory.mkdir(parents=True)
         (directory / file).touch()
-    files = kernel.locate([tmp_path / "binary", tmp_path / "base"])
+    files = packaged.locate([tmp_path / "binary", tmp_path / "base"])
     assert (files.release, files.image.name) == ("7.2", "vmlinuz")
     assert files.config == tmp_path / "base/usr/lib/modules/7.2/config"
 
@@ -311,9 +311,9 @@ def test_builds_are_found_by_dependencies(monkeypatch: pytest.MonkeyPatch) -> No
         "linux-image-arm64": ["linux-base-arm64", "linux-image-7.2-arm64"],
         "linux-image-7.2-arm64": ["dracut", "linux-base-7.2-arm64", "linux-binary-7.2-arm64"],
     }
-    monkeypatch.setattr(kernel, "dependencies", lambda package: depends[package.name])
-    wanted = Kernel("7.2-arm64", "arm64", "linux-image-arm64", "sid").debian
-    found = kernel._build(wanted)  # noqa: SLF001
+    monkeypatch.setattr(packaged, "dependencies", lambda package: depends[package.name])
+    wanted = PackagedKernel("7.2-arm64", "arm64", "linux-image-arm64", "sid").debian
+    found = packaged.build(wanted)
     assert [package.name for package in found] == ["linux-base-7.2-arm64", "linux-binary-7.2-arm64"]
 
 
