@@ -3,6 +3,8 @@
 
 pytest_plugins = (
     "plugins.requirements",
+    "plugins.kernels",
+    "plugins.matrix",
     "plugins.upstream_bug",
     "plugins.fixed_by",
     "plugins.evidence",

@@ -195,8 +195,11 @@ def call(message: Message, cwd: Path) -> Program:
 class Agent:
     """Serves one port; what it is sent lies below `root`."""
 
-    def __init__(self, port: int, root: Path = Path("/"), *, clock: bool = False) -> None:
+    def __init__(
+        self, port: int, root: Path = Path("/"), *, output: int | None = None, clock: bool = False
+    ) -> None:
         self._port = port
+        self._output = port if output is None else output
         self._root = root
         self._sets_clock = clock
         self._decoder = Decoder()
@@ -218,12 +221,14 @@ class Agent:
                     self._relay(key.fd)
             if self._program and not ready:
                 self._look_after(self._program)
+        if self._program:
+            self._signal(self._program, signal.SIGKILL)
 
     def tell(self, **message: object) -> None:
         """Send a message."""
         data = encode(message)
         while data:
-            data = data[os.write(self._port, data) :]
+            data = data[os.write(self._output, data) :]
 
     def _listen(self) -> None:
         data = os.read(self._port, MAX_CHUNK)
@@ -249,10 +254,14 @@ class Agent:
                 else:
                     program.close_input()
             case "signal", Program() as program:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(program.process.pid, message["number"])
+                self._signal(program, message["number"])
             case "end", _:
                 self._serving = False
+
+    @staticmethod
+    def _signal(program: Program, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(program.process.pid, number)
 
     def _unpack(self, data: bytes) -> None:
         self._archive.write(data)

@@ -66,16 +66,20 @@ class Guest:
     def __init__(self, name: str, carrier: Carrier, checkout: Path) -> None:
         self.name = name
         self.release = ""  # as uname -r says it; the guest's own word
+        self.ready_seconds = 0.0  # from its start until the checkout was in place
+        self._begun = time.monotonic()
         self._carrier = carrier
         self._channel = Channel(carrier.channel)
         self._checkout = checkout
         self._messages = Decoder()
 
     def wait_ready(self, deadline_s: float) -> None:
-        """Wait for the agent's first message. Raises LostGuest."""
+        """Wait for the agent's first message. Raises LostGuest, or RefusedError with a reason."""
         message = self._receive(deadline_s)
         if message is None:
             raise self.lost(f"did not boot within {deadline_s:.0f} s")
+        if message.get("event") == "refused":
+            raise RefusedError(self._value(message, "reason", str))
         if message.get("event") != "ready":
             raise self.lost(f"the agent began with {str(message)[:80]}")
         self.release = self._value(message, "release", str)
@@ -90,6 +94,7 @@ class Guest:
         answer = self._receive(scaled(SILENCE_S))
         if answer is None or answer.get("event") != "unpacked":
             raise self.lost(f"did not unpack the checkout, but said {str(answer)[:80]}")
+        self.ready_seconds = time.monotonic() - self._begun
 
     def run(
         self,

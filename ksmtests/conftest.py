@@ -3,13 +3,16 @@
 
 import pytest
 
+from plugins.kernels import kernels, newest_here
 from plugins.requirements import why_not_here
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Refuse to begin where not one test could say anything."""
-    if reason := why_not_here():
-        raise pytest.UsageError(reason)
+    if kernels(config).here and (reason := why_not_here()):
+        raise pytest.UsageError(
+            f"{reason}. Or test an emulated kernel: `pytest -n auto --kernel {newest_here()}`"
+        )
 
 
 @pytest.fixture(autouse=True)

@@ -49,10 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "needs(*features): skip where the kernel cannot have them, fail where it should"
     )
     _refuse_unknown("--require", [name for name in config.option.require if name != "all"])
-    try:
-        config.stash[_REQUIREMENTS] = Requirements(config)
-    except kconfig.ConfigurationError as error:
-        raise pytest.UsageError(str(error)) from error
+    if not config.getoption("kernel", None):  # else it may be that nothing runs here
+        requirements(config)
 
 
 def _refuse_unknown(who: str, names: list[str]) -> None:
@@ -62,6 +60,15 @@ def _refuse_unknown(who: str, names: list[str]) -> None:
             f"{who} needs {', '.join(unknown)}: "
             f"no such feature; there are {', '.join(sorted(FEATURES))}"
         )
+
+
+def _circumstance(feature: Feature, architecture: arch.Arch) -> str:
+    """Why kernels with the feature built in may lack it on some machines; "" if they may not."""
+    if feature.otherwise:
+        return f"{feature.name}: {feature.otherwise}"
+    if ability := architecture.processor.get(feature.name):
+        return f"{architecture.name}: {feature.name} needs a processor with {ability}"
+    return ""
 
 
 def resolve(
@@ -79,8 +86,8 @@ def resolve(
                 return Verdict(run=False, reason=f"{feature.name}: {lacking}")
     if feature.probe():
         return Verdict(run=True)
-    if feature.otherwise:
-        return Verdict(run=False, reason=f"{feature.name}: {feature.otherwise}")
+    if circumstance := _circumstance(feature, architecture):
+        return Verdict(run=False, reason=circumstance)
     if release_numbers(release) < release_numbers(feature.since):
         return Verdict(
             run=False, reason=f"{feature.name} came with {feature.since}; this is {release}"
@@ -119,14 +126,24 @@ class Requirements:
 _REQUIREMENTS = pytest.StashKey[Requirements]()
 
 
+def requirements(config: pytest.Config) -> Requirements:
+    """Those of this run. Raises UsageError where the configuration cannot be read."""
+    if _REQUIREMENTS not in config.stash:
+        try:
+            config.stash[_REQUIREMENTS] = Requirements(config)
+        except kconfig.ConfigurationError as error:
+            raise pytest.UsageError(str(error)) from error
+    return config.stash[_REQUIREMENTS]
+
+
 def architecture(config: pytest.Config) -> arch.Arch:
     """The architecture under test."""
-    return config.stash[_REQUIREMENTS].architecture
+    return requirements(config).architecture
 
 
-def pytest_report_header(config: pytest.Config) -> str:
+def pytest_report_header(config: pytest.Config) -> str | None:
     """Say which kernel is under test."""
-    return config.stash[_REQUIREMENTS].heading()
+    return None if config.getoption("kernel", None) else requirements(config).heading()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -134,10 +151,10 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """Print the table of `--features` and run nothing."""
     if not config.option.features:
         return None
-    requirements = Requirements(config)
-    lines = [requirements.heading()]
+    found = requirements(config)
+    lines = [found.heading()]
     for name in sorted(FEATURES):
-        verdict = requirements.verdict(name)
+        verdict = found.verdict(name)
         answer = "yes" if verdict.run else "MISSING" if verdict.fail else "no"
         lines.append(f"{name:26} {answer:8} {verdict.reason}".rstrip())
     sys.stdout.write("\n".join(lines) + "\n")
@@ -146,10 +163,10 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip or fail before any fixture is set up."""
-    requirements = item.config.stash[_REQUIREMENTS]
+    known = requirements(item.config)
     for mark in item.iter_markers("needs"):
         for name in mark.args:
-            found = requirements.verdict(name)
+            found = known.verdict(name)
             if found.fail:
                 pytest.fail(found.reason, pytrace=False)
             if not found.run:

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0
+"""`python -m bench.matrix`: the suite on every kernel, and one line of JSON about each at the end.
+
+{"seconds", "same", "kernels": {NAME: {"passed", "failed", "skipped", "xfailed", "boot_seconds"}}};
+with `--runs`, `same` says whether all runs gave the same table. What pytest prints goes to the
+terminal meanwhile. Exits with pytest's status, and with 1 where tables differ.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+COUNTS = ("passed", "failed", "skipped", "xfailed")
+# A race of the kernel's own may be met or not: both are the expected outcome.
+EXPECTED = ("xfailed", "xpassed")
+
+
+def run(arguments: Sequence[str]) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Run pytest; its exit status, and the row of each kernel."""
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "matrix.json"
+        command = [sys.executable, "-m", "pytest", "--matrix", str(file), *arguments]
+        done = subprocess.run(command, cwd=CHECKOUT, check=False)
+        rows: dict[str, dict[str, Any]] = (
+            json.loads(file.read_text("utf-8"))["kernels"] if file.exists() else {}
+        )
+        return done.returncode, rows
+
+
+def table(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """What must be the same in every run."""
+    return {
+        name: {
+            **{each: row[each] for each in ("passed", "failed", "skipped")},
+            "xfailed": sum(row[each] for each in EXPECTED),
+        }
+        for name, row in rows.items()
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, compare, print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.matrix", description=__doc__)
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--kernel", action="append", help="these only (repeatable); default all")
+    parser.add_argument("pytest", nargs="*", default=["-n", "auto", "ksmtests"])
+    options = parser.parse_args(arguments)
+    words = [f"--kernel={word}" for word in options.kernel or ["all"]]
+    began = time.monotonic()
+    done = [run([*words, *options.pytest]) for _ in range(options.runs)]
+    seconds = (time.monotonic() - began) / options.runs
+    tables = [table(rows) for _, rows in done]
+    same = all(each == tables[0] for each in tables)
+    kernels = {
+        name: {**{each: row[each] for each in COUNTS}, "boot_seconds": row["boot_seconds"]}
+        for name, row in done[-1][1].items()
+    }
+    result = {"seconds": round(seconds, 1), "same": same, "kernels": kernels}
+    sys.stdout.write(json.dumps(result) + "\n")
+    return max([status for status, _ in done] + [0 if same else 1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
