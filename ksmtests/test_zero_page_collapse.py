@@ -37,10 +37,8 @@ def huge_range(
         mapped.fill(ZEROS)
         for page in written:
             mapped.write(page, unique_pattern())
-        placed = process.zero_pages + mapped.pages - len(written)
         ksm_alone.start()
-        mapped.advise(lib.MADV_MERGEABLE)
-        assert ksm_alone.wait_until(lambda: process.zero_pages == placed, passes=30)
+        ksm_alone.place(mapped, mapped.pages - len(written))
         ksm_alone.stop()
         # Advice against huge pages lasts until advice for them.
         mapped.advise(lib.MADV_HUGEPAGE)

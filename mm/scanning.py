@@ -5,16 +5,19 @@ ksmd may stand in the middle of its list, so n complete passes are n + 1 steps o
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from mm.region import Region
-from uapi.ksm import Ksm
+from uapi.ksm import Ksm, RunState
 from uapi.pagemap import PageKind
 
 MERGED_KINDS = (PageKind.KSM, PageKind.ZERO)
 PASSES_TO_MERGE = 30  # two do; a page under migration or in a CPU's batch is refused meanwhile
 STALL_DEADLINE = 60.0  # s without any progress of ksmd
 POLL = (0.0002, 0.005)  # s, first and longest
+WHOLE_PASS = 1 << 30  # pages in a batch; it ends with the pass, however many it might have
+NAP = 3_600_000  # ms between batches: no second one by itself
+PATIENCE = 1.0  # s; ksmd, on its way from one sleep to the next, may have missed the start
 
 
 class NotMerged(Exception):
@@ -63,6 +66,28 @@ def wait_for_passes(ksm: Ksm, passes: int) -> None:
     wait_until(ksm, lambda: False, passes)
 
 
+def pass_once(ksm: Ksm) -> None:
+    """Have ksmd, which is stopped, finish its pass, or make one where it has finished it.
+
+    So from the second call on it looks at each page exactly once. Raises KsmdStalled.
+    """
+    batch, nap, passes = ksm.pages_to_scan, ksm.sleep_millisecs, ksm.full_scans
+    ksm.pages_to_scan = WHOLE_PASS
+    stalled_at = time.monotonic() + STALL_DEADLINE
+    while ksm.full_scans == passes:
+        if time.monotonic() > stalled_at:
+            raise KsmdStalled(f"ksmd has not finished its pass: {_settings(ksm)}")
+        ksm.sleep_millisecs = NAP
+        ksm.run = RunState.MERGE
+        again_at = time.monotonic() + PATIENCE
+        while ksm.full_scans == passes and time.monotonic() < again_at:
+            time.sleep(POLL[0])
+        # Waits for the end of a batch, so that none goes unnoticed.
+        ksm.run = RunState.STOP
+        ksm.sleep_millisecs = nap
+    ksm.pages_to_scan = batch
+
+
 def is_merged(region: Region) -> bool:
     """Whether each page is a KSM page or the zero page."""
     stat = region.process.ksm_stat()
@@ -75,7 +100,18 @@ def is_merged(region: Region) -> bool:
 
 def wait_until_merged(ksm: Ksm, region: Region) -> None:
     """Wait until every page of the region is merged. Raises NotMerged, KsmdStalled."""
-    if not wait_until(ksm, lambda: is_merged(region), PASSES_TO_MERGE):
+    _merge(ksm, region, lambda: is_merged(region))
+
+
+def wait_until_some_merged(
+    ksm: Ksm, region: Region, pages: int, kinds: Collection[PageKind]
+) -> None:
+    """Wait until so many pages are of these kinds. Raises NotMerged, KsmdStalled."""
+    _merge(ksm, region, lambda: sum(state.kind in kinds for state in region.states()) >= pages)
+
+
+def _merge(ksm: Ksm, region: Region, done: Callable[[], bool]) -> None:
+    if not wait_until(ksm, done, PASSES_TO_MERGE):
         raise NotMerged(
             f"{PASSES_TO_MERGE} passes of ksmd left pages unmerged in {region.process.pid}: "
             f"{region.describe()}; {region.process.ksm_stat()}; {_settings(ksm)}"

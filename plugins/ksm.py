@@ -54,10 +54,24 @@ class SharedKsm:
             self._place_again(region)
         self._evidence.note("when merged", region)
 
+    def place(self, region: Region, pages: int) -> Region:
+        """MADV_MERGEABLE, then wait until so many of its pages are zero pages. Raises NotMerged."""
+        region.advise(lib.MADV_MERGEABLE)
+        if self._architecture.places_zeros_late:
+            scanning.wait_until_some_merged(self.settings, region, pages, scanning.MERGED_KINDS)
+            region.advise(lib.MADV_UNMERGEABLE)
+            region.advise(lib.MADV_MERGEABLE)
+        scanning.wait_until_some_merged(self.settings, region, pages, (PageKind.ZERO,))
+        self._evidence.note("when placed", region)
+        return region
+
     def _place_again(self, region: Region) -> None:
         """Unmerge zeros that merged with each other; what a second merge finds is clean."""
         readable = all("rd" in vma.flags for vma in region.vmas())
-        if readable and region.count(PageKind.KSM) and not any(region.read()):
+        if readable and any(
+            state.kind is PageKind.KSM and not any(region.read(page, 1))
+            for page, state in enumerate(region.states())
+        ):
             region.advise(lib.MADV_UNMERGEABLE)
             region.advise(lib.MADV_MERGEABLE)
             scanning.wait_until_merged(self.settings, region)
@@ -81,6 +95,10 @@ class KsmAlone(SharedKsm):
     def start(self) -> None:
         """run=1."""
         self.settings.run = RunState.MERGE
+
+    def pass_once(self) -> None:
+        """With ksmd stopped, have it end its pass; again, and it looks at each page just once."""
+        scanning.pass_once(self.settings)
 
     def limit_sharing(self, limit: int) -> None:
         """Set max_page_sharing, with nothing shared, and go on.

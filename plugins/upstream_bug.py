@@ -1,36 +1,55 @@
 # SPDX-License-Identifier: GPL-2.0
-"""`upstream_bug(title)`: the kernel is wrong here, no release has the fix, and the test says so.
+"""Marks for what the kernel does wrong and no release has fixed; the test says what must hold.
 
-Only a failed assertion counts as the bug; an error on the way to it is a failure as ever.
+`upstream_bug(title)` is wrong everywhere, `upstream_bug_on(architecture, title)` on one
+architecture alone: elsewhere that test is like any other, so it is a mark of its own. Only a
+failed assertion counts as the bug; an error on the way to it is a failure as ever.
 """
 
 import pytest
 
+from plugins.requirements import architecture
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the mark."""
-    config.addinivalue_line(
-        "markers", "upstream_bug(title): fails on every released kernel, for that defect"
-    )
+    """Register the marks."""
+    for line in (
+        "upstream_bug(title): fails on every released kernel, for that defect",
+        "upstream_bug_on(architecture, title): fails there on every released kernel",
+    ):
+        config.addinivalue_line("markers", line)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Expect the failure; a pass is reported as unexpected, and fails nothing."""
     for item in items:
-        mark = item.get_closest_marker("upstream_bug")
-        if mark:
+        title = _everywhere(item) or _here(item, config)
+        if title:
             item.add_marker(
                 pytest.mark.xfail(
                     raises=AssertionError,
                     strict=False,
-                    reason=f"known upstream bug: {_title(item, mark)}",
+                    reason=f"known upstream bug: {title}",
                 )
             )
 
 
-def _title(item: pytest.Item, mark: pytest.Mark) -> str:
-    if len(mark.args) != 1 or mark.kwargs:
-        raise pytest.UsageError(
-            f'{item.nodeid}: upstream_bug takes one argument, upstream_bug("what is wrong")'
-        )
-    return str(mark.args[0])
+def _everywhere(item: pytest.Item) -> str | None:
+    mark = item.get_closest_marker("upstream_bug")
+    return _arguments(item, mark, 'upstream_bug("what is wrong")')[0] if mark else None
+
+
+def _here(item: pytest.Item, config: pytest.Config) -> str | None:
+    mark = item.get_closest_marker("upstream_bug_on")
+    if mark is None:
+        return None
+    name, title = _arguments(item, mark, 'upstream_bug_on("arm", "what is wrong")')
+    return title if name == architecture(config).name else None
+
+
+def _arguments(item: pytest.Item, mark: pytest.Mark, usage: str) -> tuple[str, ...]:
+    count = usage.count('"') // 2
+    if len(mark.args) != count or mark.kwargs:
+        many = "one argument" if count == 1 else f"{count} arguments"
+        raise pytest.UsageError(f"{item.nodeid}: {mark.name} takes {many}, {usage}")
+    return mark.args
