@@ -16,6 +16,7 @@ def assert_unmerged(region: Region, content: bytes) -> None:
     """Every page is the process's own again, holds what it held, and is mapped just once."""
     states = region.states()
     assert {state.kind for state in states} == {PageKind.ANON}, region.describe()
+    assert all(state.exclusive for state in states), region.describe()
     frames = [state.pfn for state in states]
     assert len(set(frames)) == region.pages, "a page frame is mapped twice in the region"
     assert set(frame_counts(frames).values()) == {1}, "a page frame is mapped elsewhere too"
