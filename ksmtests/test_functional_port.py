@@ -172,6 +172,9 @@ def test_prctl_fork_exec(
 
 @pytest.mark.prctl
 @pytest.mark.needs("memory_merge_prctl")
+@pytest.mark.fixed_by(
+    "mm/ksm: unmerge and clear VM_MERGEABLE when setting PR_SET_MEMORY_MERGE=0", "6.4"
+)
 @pytest.mark.usefixtures("whole_process")
 def test_prctl_unmerge(ksm: SharedKsm, process: Process, region: RegionFactory) -> None:
     """PR_SET_MEMORY_MERGE=0 unmerges the whole process."""

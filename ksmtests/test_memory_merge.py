@@ -58,6 +58,9 @@ def test_switching_off_without_having_switched_on_keeps_advice(
     assert "mg" in advised.vmas()[0].flags
 
 
+@pytest.mark.fixed_by(
+    "mm/ksm: unmerge and clear VM_MERGEABLE when setting PR_SET_MEMORY_MERGE=0", "6.4"
+)
 @pytest.mark.usefixtures("whole_process")
 def test_switching_off_clears_advised_memory_too(process: Process, region: RegionFactory) -> None:
     """0 after 1 clears every VMA, by whatever way it was marked (mm/ksm.c)."""

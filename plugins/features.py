@@ -104,6 +104,19 @@ _ALL = (
         ("CONFIG_TASKSTATS", "CONFIG_TASK_DELAY_ACCT"),
     ),
     Feature(
+        "sparse_memory",
+        "2.6",
+        probes.sparse_memory,
+        otherwise=f"the address space has no room for {probes.SPARSE_PAGES} pages",
+    ),
+    Feature(
+        "ksmd_time",
+        "2.6.32",
+        probes.ksmd_time,
+        ("CONFIG_KSM",),
+        otherwise="ksmd is not to be seen from here",
+    ),
+    Feature(
         "direct_io",
         "2.6",
         probes.direct_io,

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""`fixed_by(title, release)`: names the upstream fix a test guards, where it fails."""
+"""`fixed_by(title, release)`: names the upstream fix a test guards, where it fails.
+
+Stable releases get fixes, but not what upstream takes for an improvement: with `stable=False` the
+test is expected to fail on every older release.
+"""
 
 from collections.abc import Generator
 
@@ -11,13 +15,31 @@ from plugins.features import release_numbers, running_release
 def pytest_configure(config: pytest.Config) -> None:
     """Register the mark."""
     config.addinivalue_line(
-        "markers", "fixed_by(title, release): upstream fix without which the test fails"
+        "markers",
+        "fixed_by(title, release, stable=True): upstream fix without which the test fails",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Expect the failure where the running release cannot have the improvement."""
+    running = running_release()
+    for item in items:
+        for mark in item.iter_markers("fixed_by"):
+            title, release = mark.args
+            if not mark.kwargs.get("stable", True) and _is_older(running, release):
+                reason = f"improved by {release}, and {running} is older: {title}"
+                item.add_marker(
+                    pytest.mark.xfail(raises=AssertionError, strict=False, reason=reason)
+                )
+
+
+def _is_older(running: str, release: str) -> bool:
+    return release_numbers(running) < release_numbers(release)
 
 
 def hint(title: str, release: str, running: str) -> str:
     """What a failure may mean on the running release."""
-    if release_numbers(running) < release_numbers(release):
+    if _is_older(running, release):
         return (
             f'the kernel may lack the fix "{title}", which came with {release}; this is {running}'
         )

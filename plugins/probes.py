@@ -5,6 +5,7 @@ import errno
 import os
 import platform
 import re
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from uapi.meminfo import read_meminfo, total_memory
 from uapi.thp import Thp
 
 HWCAP2_MTE = 1 << 18  # arch/arm64/include/uapi/asm/hwcap.h
+SPARSE_PAGES = 1 << 22  # so far apart may pages lie: 16 GiB, or more where pages are larger
 HUGE_PAGES_NEEDED = 6  # a region, its alignment, its content read back
 
 
@@ -145,6 +147,27 @@ def mremap_dontunmap() -> bool:
 def huge_page_memory() -> bool:
     """Whether tests of huge pages fit the memory; a huge page may have 512 MiB."""
     return read_meminfo()["MemAvailable"] >= HUGE_PAGES_NEEDED * Thp().hpage_pmd_size
+
+
+def sparse_memory() -> bool:
+    """Whether the address space has room for so many pages; memory is not asked for."""
+    length = SPARSE_PAGES * libc.PAGE_SIZE
+    if length > sys.maxsize:
+        return False
+    try:
+        libc.munmap(libc.mmap(length, lib.PROT_READ), length)
+    except OSError:
+        return False
+    return True
+
+
+def ksmd_time() -> bool:
+    """Whether ksmd is there for us to see."""
+    try:
+        ksm.ksmd_clock()
+    except LookupError:
+        return False
+    return True
 
 
 def direct_io() -> bool:

@@ -189,6 +189,59 @@ def test_bug_without_a_title_is_a_usage_error(pytester: pytest.Pytester, argumen
     result.stderr.fnmatch_lines(['*::test_it: upstream_bug takes *upstream_bug("what is wrong")'])
 
 
+@pytest.mark.parametrize(("where", "outcome"), [("here", "xfailed"), ("elsewhere", "failed")])
+def test_bug_of_one_architecture_is_known_there_alone(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, where: str, outcome: str
+) -> None:
+    """Elsewhere the test is one like any other."""
+    monkeypatch.setattr(
+        "plugins.upstream_bug.architecture", lambda _: Arch("here", machines=("hovercraft",))
+    )
+    source = UPSTREAM_BUG.format("assert False").replace("bug(", f'bug_on("{where}", ')
+    run(pytester, "upstream_bug", source).assert_outcomes(**{outcome: 1})
+
+
+def test_bug_of_one_architecture_needs_a_title(pytester: pytest.Pytester) -> None:
+    """It says how the mark is written."""
+    source = UPSTREAM_BUG.format("pass").replace("bug(", "bug_on(")
+    result = run(pytester, "upstream_bug", source)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*::test_it: upstream_bug_on takes 2 arguments, upstream_bug_on*"])
+
+
+FIXED_BY = """
+    import pytest
+
+    @pytest.mark.fixed_by("the count is right", "6.19"{})
+    def test_it():
+        assert False
+"""
+
+
+@pytest.mark.parametrize(
+    ("stable", "running", "outcome", "said"),
+    [
+        ("", "6.18.44", "failed", "*the kernel may lack the fix *came with 6.19; this is 6.18.44*"),
+        ("", "7.2.0", "failed", "*came with 6.19; 7.2.0 should have it: was it undone*"),
+        (", stable=False", "6.18.44", "xfailed", "XFAIL *improved by 6.19, *the count is right*"),
+        (", stable=False", "7.2.0", "failed", "*7.2.0 should have it: was it undone*"),
+    ],
+)
+def test_lack_of_a_fix_is_told_with_its_title(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    stable: str,
+    running: str,
+    outcome: str,
+    said: str,
+) -> None:
+    """An improvement no stable release gets is not expected of older releases."""
+    monkeypatch.setattr("plugins.fixed_by.running_release", lambda: running)
+    result = run(pytester, "fixed_by", FIXED_BY.format(stable))
+    result.assert_outcomes(**{outcome: 1})
+    result.stdout.fnmatch_lines([said])
+
+
 WITNESSED = """
     import os
     from types import SimpleNamespace

@@ -4,6 +4,7 @@
 Sources: Documentation/admin-guide/mm/ksm.rst, mm/ksm.c, fs/proc/base.c.
 """
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -96,6 +97,19 @@ def process_stat(pid: int) -> ProcessStat:
 def merging_pages(pid: int) -> int:
     """/proc/PID/ksm_merging_pages: pages of the mm that share a KSM page (5.19)."""
     return int(Path(f"/proc/{pid}/ksm_merging_pages").read_text())
+
+
+def ksmd_clock() -> int:
+    """The clock of the processor time ksmd has spent: for time.clock_gettime_ns().
+
+    Raises LookupError where ksmd is not to be seen, in a PID namespace for instance.
+    """
+    for path in PROC.glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):
+            if path.read_text() == "ksmd\n" and not (path.parent / "cmdline").read_bytes():
+                # MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED) of the kernel's posix-timers.h.
+                return ~int(path.parent.name) << 3 | 2
+    raise LookupError("no kernel thread is called ksmd")
 
 
 def zero_pages_of_others(own: frozenset[int]) -> int:
