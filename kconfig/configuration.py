@@ -25,12 +25,11 @@ class Configuration:
 
         A module counts: whether it can be loaded is for a probe to find out.
         """
-        value = self.values.get(symbol)
-        if value is None:
-            value = self.values.get(FORMER_NAMES.get(symbol, ""))
+        known = symbol if symbol in self.values else FORMER_NAMES.get(symbol, symbol)
+        value = self.values.get(known)
         if value is None:
             return f"{symbol} is absent from {self.source}"
-        return f"{symbol} is not set in {self.source}" if value == NOT_SET else None
+        return f"{known} is not set in {self.source}" if value == NOT_SET else None
 
 
 def parse(text: str, source: str) -> Configuration:

@@ -140,6 +140,12 @@ def test_symbol_under_its_former_name(text: str, lacking: bool) -> None:
     assert bool(parse(text, "here").lacks("CONFIG_NUMA_MIGRATION")) is lacking
 
 
+def test_what_is_not_set_is_named_as_that_kernel_names_it() -> None:
+    """Nobody finds NUMA_MIGRATION in the menus of a kernel that has MIGRATION."""
+    old = parse("# CONFIG_MIGRATION is not set", "here")
+    assert old.lacks("CONFIG_NUMA_MIGRATION") == "CONFIG_MIGRATION is not set in here"
+
+
 # --- files ------------------------------------------------------------------------------------
 
 
