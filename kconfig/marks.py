@@ -21,39 +21,47 @@ def tests_by_feature(directory: Path) -> dict[str, list[str]]:
             module = ast.parse(path.read_bytes(), str(path))
         except SyntaxError as error:
             raise MarksError(f"{path} is not understood: {error}") from error
-        for name, feature in _needs(module.body, frozenset(_marks_of(module))):
+        values = _values(module)
+        everywhere = frozenset(_features(values.get("pytestmark"), values))
+        for name, feature in _needs(module.body, everywhere, values):
             tests.setdefault(feature, []).append(f"{path.relative_to(directory.parent)}::{name}")
     return tests
 
 
-def _marks_of(module: ast.Module) -> Iterator[str]:
-    """The features of `pytestmark = ...`."""
-    for statement in module.body:
-        if isinstance(statement, ast.Assign) and any(
-            isinstance(target, ast.Name) and target.id == "pytestmark"
-            for target in statement.targets
-        ):
-            yield from _features(statement.value)
+def _values(module: ast.Module) -> dict[str, ast.expr]:
+    """What the module's own names stand for."""
+    return {
+        target.id: statement.value
+        for statement in module.body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    }
 
 
-def _features(marks: ast.AST) -> Iterator[str]:
-    """The strings in calls of `….needs(…)`."""
-    for call in ast.walk(marks):
-        match call:
+def _features(marks: ast.AST | None, values: dict[str, ast.expr]) -> Iterator[str]:
+    """The strings in calls of `….needs(…)`, also where a name stands for them."""
+    for node in ast.walk(marks) if marks else ():
+        match node:
             case ast.Call(func=ast.Attribute(attr="needs"), args=arguments):
                 for argument in arguments:
                     if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
                         yield argument.value
+            case ast.Name(id=name) if name in values:
+                others = {each: value for each, value in values.items() if each != name}
+                yield from _features(values[name], others)
 
 
-def _needs(body: list[ast.stmt], inherited: frozenset[str]) -> Iterator[tuple[str, str]]:
+def _needs(
+    body: list[ast.stmt], inherited: frozenset[str], values: dict[str, ast.expr]
+) -> Iterator[tuple[str, str]]:
     """Each test function, and method of a test class, with each feature that it needs."""
     for statement in body:
         if not isinstance(statement, ast.FunctionDef | ast.ClassDef):
             continue
-        features = inherited.union(*map(_features, statement.decorator_list))
+        features = inherited.union(*(_features(each, values) for each in statement.decorator_list))
         if isinstance(statement, ast.ClassDef):
-            for name, feature in _needs(statement.body, features):
+            for name, feature in _needs(statement.body, features, values):
                 yield f"{statement.name}::{name}", feature
         elif statement.name.startswith("test"):
             yield from ((statement.name, feature) for feature in features)
