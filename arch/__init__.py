@@ -15,6 +15,15 @@ class Arch:
     name: str
     machines: tuple[str, ...]  # what uname -m prints
     never: dict[str, str] = field(default_factory=dict)  # feature -> why it cannot exist there
+    # Feature -> what not every processor of the architecture has, and the feature needs.
+    processor: dict[str, str] = field(default_factory=dict)
+    # KiB of a page -> KiB of a huge page: several where processor or configuration decide.
+    huge_pages: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    # __HAVE_COLOR_ZERO_PAGE: the address decides which one is mapped. The suite compares no PFN
+    # with that of "the" zero page anywhere, but looks at KPF_ZERO_PAGE.
+    several_zero_pages: bool = False
+    # ARCH_HAS_COPY_MC: a page whose memory fails while a write fault copies it kills no kernel.
+    copies_survive_bad_memory: bool = False
     # A kernel defect: the first attempt to replace a page fails, so that freshly written zeros
     # merge with each other before they are tried on the zero page (docs/upstream-bugs.md).
     places_zeros_late: bool = False

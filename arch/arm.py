@@ -9,7 +9,13 @@ ARCH = Arch(
     machines=("armv6l", "armv7l", "armv8l"),
     never={
         "userfaultfd_wp": "32-bit ARM page tables have no spare bit for userfaultfd write-protect",
+        "userfaultfd_minor_shmem": "32-bit ARM does not select HAVE_ARCH_USERFAULTFD_MINOR",
         "soft_dirty": "32-bit ARM does not select HAVE_ARCH_SOFT_DIRTY",
+        "move_pages": "32-bit ARM has no NUMA",
+        "numa_nodes": "32-bit ARM has no NUMA",
+        "memory_failure": "32-bit ARM does not select ARCH_SUPPORTS_MEMORY_FAILURE",
+        "pkeys": "32-bit ARM has no protection keys",
         "mte": "only 64-bit ARM has the Memory Tagging Extension",
     },
+    huge_pages={4: (2048,)},  # with LPAE; none without
 )

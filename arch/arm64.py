@@ -7,4 +7,9 @@ ARCH = Arch(
     "arm64",
     machines=("aarch64",),
     never={"soft_dirty": "arm64 does not select HAVE_ARCH_SOFT_DIRTY"},
+    processor={
+        "mte": "the Memory Tagging Extension, and firmware that reserves memory for tags",
+        "pkeys": "the Permission Overlay Extension",
+    },
+    huge_pages={4: (2048,), 16: (32 * 1024,), 64: (512 * 1024,)},
 )

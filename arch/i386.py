@@ -8,6 +8,13 @@ ARCH = Arch(
     machines=("i386", "i486", "i586", "i686"),
     never={
         "userfaultfd_wp": "only 64-bit x86 selects HAVE_ARCH_USERFAULTFD_WP",
+        "userfaultfd_minor_shmem": "only 64-bit x86 selects HAVE_ARCH_USERFAULTFD_MINOR",
+        "soft_dirty": "only 64-bit x86 selects HAVE_ARCH_SOFT_DIRTY",
+        "move_pages": "32-bit x86 has no NUMA (up to 6.14 with X86_BIGSMP, for no machine)",
+        "numa_nodes": "32-bit x86 has no NUMA (up to 6.14 with X86_BIGSMP, for no machine)",
+        "pkeys": "only 64-bit x86 has protection keys",
         "mte": "only 64-bit ARM has the Memory Tagging Extension",
     },
+    processor={"thp": "PSE"},
+    huge_pages={4: (2048, 4096)},  # with PAE, without
 )

@@ -3,9 +3,17 @@
 
 from arch import Arch
 
-# Write-protect and soft-dirty bits depend on the extension Svrsw60t59b: on the configuration.
 ARCH = Arch(
     "riscv",
     machines=("riscv64",),
-    never={"mte": "only 64-bit ARM has the Memory Tagging Extension"},
+    never={
+        "memory_failure": "RISC-V does not select ARCH_SUPPORTS_MEMORY_FAILURE",
+        "pkeys": "RISC-V has no protection keys",
+        "mte": "only 64-bit ARM has the Memory Tagging Extension",
+    },
+    processor={
+        "userfaultfd_wp": "the extension Svrsw60t59b",
+        "soft_dirty": "the extension Svrsw60t59b",
+    },
+    huge_pages={4: (2048,)},
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""s390x (arch/s390/Kconfig). It has several zero pages: which one, depends on the address."""
+"""s390x (arch/s390/Kconfig)."""
 
 from arch import Arch
 
@@ -8,6 +8,12 @@ ARCH = Arch(
     machines=("s390x",),
     never={
         "userfaultfd_wp": "s390 does not select HAVE_ARCH_USERFAULTFD_WP",
+        "userfaultfd_minor_shmem": "s390 does not select HAVE_ARCH_USERFAULTFD_MINOR",
+        "memory_failure": "s390 does not select ARCH_SUPPORTS_MEMORY_FAILURE",
+        "pkeys": "s390 has storage keys, and no protection keys of processes",
         "mte": "only 64-bit ARM has the Memory Tagging Extension",
     },
+    processor={"thp": "EDAT-1"},
+    huge_pages={4: (1024,)},
+    several_zero_pages=True,
 )

@@ -7,4 +7,10 @@ ARCH = Arch(
     "x86",
     machines=("x86_64",),
     never={"mte": "only 64-bit ARM has the Memory Tagging Extension"},
+    processor={
+        "thp": "PSE",
+        "pkeys": "PKU",
+    },
+    huge_pages={4: (2048,)},
+    copies_survive_bad_memory=True,
 )

@@ -32,20 +32,33 @@ class Verdict:
     reason: str = ""
 
 
-KSM = ("CONFIG_KSM",)
-THP = ("CONFIG_TRANSPARENT_HUGEPAGE",)
+KSM_SYSFS = ("CONFIG_KSM", "CONFIG_SYSFS")
+KSM_PROC = ("CONFIG_KSM", "CONFIG_PROC_FS")
+THP = ("CONFIG_TRANSPARENT_HUGEPAGE", "CONFIG_SYSFS")
 UFFD = ("CONFIG_USERFAULTFD",)
+ADVICE = ("CONFIG_ADVISE_SYSCALLS",)
+SYSCTL = ("CONFIG_PROC_SYSCTL",)
 
 _ALL = (
     Feature("root", "1.0", probes.is_root, otherwise="KSM's settings are root's alone"),
-    Feature("ksm", "2.6.32", probes.has_ksm_file("run"), KSM),
-    Feature("ksm_stat", "6.1", probes.has_file("/proc/self/ksm_stat"), KSM),
-    Feature("ksm_zero_pages", "6.6", probes.counts_zero_pages, KSM),
-    Feature("pages_scanned", "6.6", probes.has_ksm_file("pages_scanned"), KSM),
-    Feature("ksm_profit", "6.4", probes.has_ksm_file("general_profit"), KSM),
-    Feature("memory_merge_prctl", "6.4", probes.memory_merge_prctl, KSM),
-    Feature("smaps_ksm", "6.7", probes.has_line("/proc/self/smaps_rollup", "KSM"), KSM),
-    Feature("vmstat_cow_ksm", "5.19", probes.has_line("/proc/vmstat", "cow_ksm"), KSM),
+    Feature("ksm", "2.6.32", probes.has_ksm_file("run"), KSM_SYSFS),
+    Feature("ksm_stat", "6.1", probes.has_file("/proc/self/ksm_stat"), KSM_PROC),
+    Feature("ksm_zero_pages", "6.6", probes.counts_zero_pages, (*KSM_SYSFS, "CONFIG_PROC_FS")),
+    Feature("pages_scanned", "6.6", probes.has_ksm_file("pages_scanned"), KSM_SYSFS),
+    Feature("ksm_profit", "6.4", probes.has_ksm_file("general_profit"), KSM_SYSFS),
+    Feature("memory_merge_prctl", "6.4", probes.memory_merge_prctl, ("CONFIG_KSM",)),
+    Feature(
+        "smaps_ksm",
+        "6.7",
+        probes.has_line("/proc/self/smaps_rollup", "KSM"),
+        ("CONFIG_KSM", "CONFIG_PROC_PAGE_MONITOR"),
+    ),
+    Feature(
+        "vmstat_cow_ksm",
+        "5.19",
+        probes.has_line("/proc/vmstat", "cow_ksm"),
+        (*KSM_PROC, "CONFIG_VM_EVENT_COUNTERS"),
+    ),
     Feature(
         "page_frames", "2.6.25", probes.has_file("/proc/kpageflags"), ("CONFIG_PROC_PAGE_MONITOR",)
     ),
@@ -66,27 +79,35 @@ _ALL = (
         selected=("CONFIG_HAVE_ARCH_USERFAULTFD_MINOR",),
     ),
     Feature("thp", "2.6.38", probes.has_huge_pages, THP),
-    Feature("collapse_advice", "6.1", probes.takes_advice(lib.MADV_COLLAPSE), THP),
+    Feature("collapse_advice", "6.1", probes.takes_advice(lib.MADV_COLLAPSE), (*THP, *ADVICE)),
     Feature(
         "huge_page_memory",
         "2.6.38",
         probes.huge_page_memory,
-        THP,
+        (*THP, "CONFIG_PROC_FS"),
         otherwise=f"less than {probes.HUGE_PAGES_NEEDED} huge pages of memory are available",
     ),
     Feature("mremap_dontunmap", "5.7", probes.mremap_dontunmap),
-    Feature("free_advice", "4.5", probes.takes_advice(lib.MADV_FREE)),
-    Feature("reclaim_advice", "5.4", probes.takes_advice(lib.MADV_PAGEOUT)),
-    Feature("populate_advice", "5.14", probes.takes_advice(lib.MADV_POPULATE_WRITE)),
-    Feature("guard_advice", "6.13", probes.takes_advice(lib.MADV_GUARD_INSTALL)),
-    Feature("move_pages", "2.6.18", probes.move_pages, ("CONFIG_NUMA", "CONFIG_MIGRATION")),
+    Feature("free_advice", "4.5", probes.takes_advice(lib.MADV_FREE), ADVICE),
+    Feature("reclaim_advice", "5.4", probes.takes_advice(lib.MADV_PAGEOUT), ADVICE),
+    Feature("populate_advice", "5.14", probes.takes_advice(lib.MADV_POPULATE_WRITE), ADVICE),
+    Feature("guard_advice", "6.13", probes.takes_advice(lib.MADV_GUARD_INSTALL), ADVICE),
+    Feature("move_pages", "2.6.18", probes.move_pages, ("CONFIG_NUMA", "CONFIG_NUMA_MIGRATION")),
     Feature(
-        "mte",
-        "5.10",
-        probes.mte,
-        ("CONFIG_ARM64_MTE",),
-        otherwise="this processor, or its firmware, has no memory tagging",
+        "numa_nodes",
+        "2.6.30",
+        probes.numa_nodes,
+        ("CONFIG_NUMA", "CONFIG_SYSFS"),
+        otherwise="fewer than two NUMA nodes have memory",
     ),
+    Feature(
+        "memory_failure",
+        "2.6.32",
+        probes.takes_advice(lib.MADV_HWPOISON),
+        ("CONFIG_MEMORY_FAILURE", *ADVICE),
+    ),
+    Feature("pkeys", "4.9", probes.pkeys, selected=("CONFIG_ARCH_HAS_PKEYS",)),
+    Feature("mte", "5.10", probes.mte, ("CONFIG_ARM64_MTE",)),
     Feature(
         "page_pinning",
         "5.1",
@@ -101,7 +122,7 @@ _ALL = (
         "copy_on_write_accounting",
         "6.0",
         probes.has_file("/proc/sys/kernel/task_delayacct"),
-        ("CONFIG_TASKSTATS", "CONFIG_TASK_DELAY_ACCT"),
+        ("CONFIG_TASKSTATS", "CONFIG_TASK_DELAY_ACCT", *SYSCTL),
     ),
     Feature(
         "sparse_memory",
@@ -113,7 +134,7 @@ _ALL = (
         "ksmd_time",
         "2.6.32",
         probes.ksmd_time,
-        ("CONFIG_KSM",),
+        KSM_PROC,
         otherwise="ksmd is not to be seen from here",
     ),
     Feature(
@@ -126,6 +147,7 @@ _ALL = (
         "fork_failure",
         "2.6",
         probes.fork_failure,
+        SYSCTL,
         otherwise="vm.overcommit_memory is not 0, or 1.2 times the memory fits no address space",
     ),
 )

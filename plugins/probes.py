@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mm import served
-from uapi import ksm, libc, pagemap, userfaultfd
+from uapi import ksm, libc, numa, pagemap, userfaultfd
 from uapi.libc import lib
 from uapi.meminfo import read_meminfo, total_memory
 from uapi.thp import Thp
@@ -125,6 +125,23 @@ def move_pages() -> bool:
         raise
     finally:
         libc.munmap(address, libc.PAGE_SIZE)
+    return True
+
+
+def numa_nodes() -> bool:
+    """Whether memory can be on one node or on another."""
+    return len(numa.nodes_with_memory()) > 1
+
+
+def pkeys() -> bool:
+    """Whether the processor has a protection key to give."""
+    try:
+        libc.pkey_free(libc.pkey_alloc())
+    except OSError as error:
+        # EINVAL is what x86 says without PKU (arch/x86/kernel/fpu/xstate.c).
+        if error.errno in (errno.ENOSYS, errno.ENOSPC, errno.EINVAL):
+            return False
+        raise
     return True
 
 

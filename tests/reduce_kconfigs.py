@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guests.debian import Package, fetch
-from kconfig.configuration import Configuration, parse
+from kconfig.configuration import FORMER_NAMES, Configuration, parse
 from kconfig.fragment import ARCHITECTURES, wanted
 from plugins.features import FEATURES
 
@@ -89,6 +89,7 @@ def symbols() -> list[str]:
         asked.update(feature.kconfig, feature.selected)
     for name in ARCHITECTURES:
         asked.update(entry.symbol for entry in wanted(name))
+    asked.update(former for symbol, former in FORMER_NAMES.items() if symbol in asked)
     return sorted(asked)
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import arch
+from kconfig import marks
+from kconfig.__main__ import SUITE
 from kconfig.configuration import read
 from kconfig.fragment import (
     ARCHITECTURES,
@@ -31,23 +33,20 @@ from tests.reduce_kconfigs import SYMBOLS, look_up
 TREE = os.environ.get("KSMTESTS_LINUX", "")
 DIRECTORIES = {"i386": "x86"}  # in arch/ of the kernel, where named otherwise
 ARCHES = {each.name: each for each in arch.architectures()}
+USED = {name: FEATURES[name] for name in marks.tests_by_feature(SUITE)}
 
 # What the whole suite needs: KSM, its files, /proc and madvise(2).
-SUITE = {"CONFIG_KSM", "CONFIG_SYSFS", "CONFIG_PROC_FS", "CONFIG_ADVISE_SYSCALLS", "CONFIG_MMU"}
-# Needs that features do not declare yet.
-UNDECLARED = {
-    ("CONFIG_PROC_PAGE_MONITOR", "smaps_ksm"),  # fs/proc/base.c: smaps_rollup
-    ("CONFIG_VM_EVENT_COUNTERS", "vmstat_cow_ksm"),  # mm/vmstat.c
-    ("CONFIG_NUMA_MIGRATION", "move_pages"),  # mm/migrate.c
-}
-# Symbols that features ask for and nobody can set any more.
-HIDDEN = {"CONFIG_MIGRATION"}  # mm/Kconfig: selected by NUMA_MIGRATION
-# Features that `arch/` does not exclude yet.
-IMPOSSIBLE = {
-    "i386": {"soft_dirty", "move_pages"},  # arch/x86/Kconfig: under X86_64
+EVERY_TESTS = {
+    "CONFIG_KSM",
+    "CONFIG_SYSFS",
+    "CONFIG_PROC_FS",
+    "CONFIG_ADVISE_SYSCALLS",
+    "CONFIG_MMU",
 }
 # A tinyconfig for POWER is for a 32-bit processor.
 BASES = {"powerpc": "ppc64le_defconfig"}
+# Some symbols depend on what the assembler knows.
+CROSS_COMPILERS = {"arm64": "aarch64-linux-gnu-"}
 
 
 def definitions() -> dict[str, dict[str, bool]]:
@@ -70,12 +69,11 @@ def files_for(symbol: str, name: str) -> dict[str, bool]:
 
 
 def possible(name: str) -> list[Feature]:
-    """The features that an architecture can have."""
-    excluded = {*ARCHES[name].never, *IMPOSSIBLE.get(name, ())}
+    """The features that tests need and an architecture can have."""
     return [
         feature
-        for feature in FEATURES.values()
-        if feature.name not in excluded
+        for feature in USED.values()
+        if feature.name not in ARCHES[name].never
         and all(files_for(symbol, name) for symbol in feature.kconfig)
     ]
 
@@ -100,7 +98,7 @@ def test_no_fragment_is_left_over() -> None:
 
 
 def test_asks_for_what_features_need(name: str) -> None:
-    """Both ways: each feature of a symbol is named above it, and no other."""
+    """Both ways: each feature of a symbol that a test needs is named above it, and no other."""
     features = {feature.name: feature for feature in possible(name)}
     asked = {
         (entry.symbol, need.feature)
@@ -109,18 +107,7 @@ def test_asks_for_what_features_need(name: str) -> None:
         if not need.through and need.feature in features
     }
     declared = {(symbol, each) for each, feature in features.items() for symbol in feature.kconfig}
-    undeclared = {(symbol, each) for symbol, each in UNDECLARED if each in features}
-    assert asked == {pair for pair in declared if pair[0] not in HIDDEN} | undeclared
-
-
-def test_exceptions_are_exceptions() -> None:
-    """Once plugins/ or arch/ say it, nothing has to be known about it here."""
-    for symbol, feature in UNDECLARED:
-        assert symbol not in FEATURES[feature].kconfig
-    for symbol in HIDDEN:
-        assert any(symbol in feature.kconfig for feature in FEATURES.values())
-    for each, features in IMPOSSIBLE.items():
-        assert not features & ARCHES[each].never.keys()
+    assert asked == declared
 
 
 def test_names_features_that_exist(name: str) -> None:
@@ -130,9 +117,9 @@ def test_names_features_that_exist(name: str) -> None:
         for entry in parse_fragment(path.read_text(encoding="utf-8")):
             for need in entry.needs:
                 if need.feature == EVERY_TEST:
-                    assert entry.symbol in SUITE
+                    assert entry.symbol in EVERY_TESTS
                 else:
-                    assert need.feature in (FEATURES if path.name == "config" else own)
+                    assert need.feature in (USED if path.name == "config" else own)
                 if need.through and need.feature != EVERY_TEST:
                     assert is_reached(need.through, need.feature, wanted(name))
 
@@ -170,7 +157,7 @@ def test_features_ask_for_what_can_be_set(name: str) -> None:
     """What nobody can set belongs to `selected`."""
     for feature in possible(name):
         for symbol in feature.kconfig:
-            assert any(files_for(symbol, name).values()) != (symbol in HIDDEN), symbol
+            assert any(files_for(symbol, name).values()), symbol
 
 
 def test_fixture_is_of_the_tree() -> None:
@@ -180,10 +167,19 @@ def test_fixture_is_of_the_tree() -> None:
     assert SYMBOLS.read_text(encoding="utf-8") == look_up(Path(TREE))
 
 
+def cross_compiler(name: str) -> str:
+    """The prefix of the architecture's compiler, where that is not this machine's."""
+    return CROSS_COMPILERS.get(name, "") if arch.current().name != name else ""
+
+
 def make(name: str, output: Path, target: str) -> None:
     """Run a target of kconfig, outside the source tree."""
     build = {"x86": "x86_64"}.get(name, name)  # kconfig's ARCH
     command = ["make", "-s", "-C", TREE, f"O={output}", f"ARCH={build}", target]
+    if prefix := cross_compiler(name):
+        if not shutil.which(f"{prefix}gcc"):
+            pytest.skip(f"symbols depend on what the assembler knows: install {prefix}gcc")
+        command.append(f"CROSS_COMPILE={prefix}")
     subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
@@ -196,6 +192,15 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not shutil.which(tool):
             pytest.skip(f"kconfig is built with {tool}: install it")
     return tmp_path_factory.mktemp("linux")
+
+
+def test_what_never_is_cannot_be_configured(name: str, output: Path) -> None:
+    """With everything set that can be, each such feature still lacks a symbol."""
+    make(name, output, "allyesconfig")
+    configuration = read(output / ".config")
+    for each in ARCHES[name].never:
+        feature = FEATURES[each]
+        assert any(map(configuration.lacks, feature.kconfig + feature.selected)), each
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,8 @@ from uapi import ksm
 
 ROOT = Path(__file__).parent.parent
 X86 = Arch("x86", ("x86_64",))
-EVERYTHING = Configuration("a test's .config", {"CONFIG_KSM": "y"})
+SYMBOLS = chain.from_iterable(each.kconfig + each.selected for each in FEATURES.values())
+EVERYTHING = Configuration("a test's .config", dict.fromkeys(SYMBOLS, "y"))
 
 FakeKernel = Callable[[str], None]
 
@@ -58,6 +61,16 @@ def test_a_backport_runs(fake_kernel: FakeKernel) -> None:
     """What the probe finds runs, whatever the release."""
     fake_kernel("ksm_zero_pages 0\n")
     assert resolve(FEATURES["ksm_zero_pages"], X86, EVERYTHING, "5.10.0").run
+
+
+def test_what_not_every_processor_has_skips() -> None:
+    """The configuration and the release promise it, and the architecture says what it takes."""
+    picky = Arch("x86", ("x86_64",), processor={"pkeys": "PKU"})
+    missing = replace(FEATURES["pkeys"], probe=lambda: False)
+    verdict = resolve(missing, picky, EVERYTHING, "7.2.13")
+    assert (verdict.run, verdict.fail) == (False, False)
+    assert verdict.reason == "x86: pkeys needs a processor with PKU"
+    assert resolve(missing, X86, EVERYTHING, "7.2.13").fail
 
 
 def run_pytest(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -106,6 +119,38 @@ def test_what_is_required_fails_instead_of_being_skipped(required: str, lacking:
     """--require turns the skip into a failure, with the skip's reason."""
     run = run_pytest(lacking, "-p", "made_up", "--require", required)
     assert "required, but hexagon: its pages are hexagonal" in run.stdout
+    assert run.returncode == 1
+
+
+@pytest.fixture
+def old_kernel(tmp_path: Path) -> Path:
+    """A test that needs ksm_zero_pages, and a plugin that makes the kernel a 6.1 without it."""
+    (tmp_path / "old_kernel.py").write_text(
+        "import platform\n"
+        "from pathlib import Path\n"
+        "import kconfig.configuration\n"
+        "from uapi import ksm\n"
+        "platform.release = lambda: '6.1.176'\n"
+        "kconfig.configuration.find = lambda: None\n"
+        "ksm.Ksm.default_root = Path(__file__).parent / 'no_such_files'\n"
+    )
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n@pytest.mark.needs('ksm_zero_pages')\ndef test_zeros(): pass\n"
+    )
+    return tmp_path
+
+
+def test_an_old_kernel_skips_the_test_with_both_releases(old_kernel: Path) -> None:
+    """What the feature came with and what this is."""
+    run = run_pytest(old_kernel, "-p", "old_kernel")
+    assert "ksm_zero_pages came with 6.6; this is 6.1.176" in run.stdout
+    assert "1 skipped" in run.stdout
+
+
+def test_what_is_required_of_an_old_kernel_fails(old_kernel: Path) -> None:
+    """However good the reason for the skip."""
+    run = run_pytest(old_kernel, "-p", "old_kernel", "--require", "ksm_zero_pages")
+    assert "required, but ksm_zero_pages came with 6.6; this is 6.1.176" in run.stdout
     assert run.returncode == 1
 
 

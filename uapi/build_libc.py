@@ -51,6 +51,7 @@ MMAN = (
     Constant("MADV_POPULATE_READ", 22, "5.14"),
     Constant("MADV_POPULATE_WRITE", 23, "5.14"),
     Constant("MADV_COLLAPSE", 25, "6.1"),
+    Constant("MADV_HWPOISON", 100, "2.6.32"),
     Constant("MADV_GUARD_INSTALL", 102, "6.13"),
     Constant("MADV_GUARD_REMOVE", 103, "6.13"),
 )

@@ -172,6 +172,20 @@ def move_pages(pid: int, addresses: list[int], node: int) -> list[int]:
     return list(statuses)
 
 
+def pkey_alloc() -> int:
+    """pkey_alloc(2) without restrictions; returns the key."""
+    key = lib.syscall(syscall_number("pkey_alloc"), _long(0), _long(0))
+    if key < 0:
+        raise failure("pkey_alloc(0, 0)")
+    return int(key)
+
+
+def pkey_free(key: int) -> None:
+    """pkey_free(2)."""
+    if lib.syscall(syscall_number("pkey_free"), _long(key)):
+        raise failure(f"pkey_free({key})")
+
+
 def auxiliary_value(kind: int) -> int:
     """getauxval(3): what the kernel told this process at exec; 0 where it told nothing."""
     return int(lib.getauxval(kind))

@@ -24,6 +24,8 @@ MACHINES = {
 COMPAT = {"x86_64": "i686", "aarch64": "armv8l"}  # what 32-bit programs run on such a kernel as
 NUMBERS = {
     "move_pages": {GENERIC: 239, "x86": 279, "i386": 317, "arm": 344, "s390": 310, "powerpc": 301},
+    "pkey_alloc": {GENERIC: 289, "x86": 330, "i386": 381, "arm": 395, "s390": 385, "powerpc": 384},
+    "pkey_free": {GENERIC: 290, "x86": 331, "i386": 382, "arm": 396, "s390": 386, "powerpc": 385},
     "userfaultfd": {GENERIC: 282, "x86": 323, "i386": 374, "arm": 388, "s390": 355, "powerpc": 364},
 }
 POINTER_BITS = 64 if sys.maxsize > 1 << 32 else 32
