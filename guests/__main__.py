@@ -9,12 +9,11 @@ import select
 import shutil
 import sys
 import termios
-import time
 import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from guests import catalogue, session, sources
+from guests import catalogue, session, sources, states
 from guests.cache import CacheError, cache_dir, locked
 from guests.catalogue import Catalogue, CatalogueError
 from guests.debian import FetchError
@@ -65,11 +64,11 @@ def fetch(_: Catalogue, kernels: list[Kernel], __: argparse.Namespace) -> int:
 
 
 def boot(_: Catalogue, kernels: list[Kernel], arguments: argparse.Namespace) -> int:
-    """Boot each kernel until its agent answers."""
+    """Boot or resume each kernel until its agent answers."""
     for one in kernels:
-        begun = time.monotonic()
-        with session.boot(one, arguments.checkout) as guest:
-            _say(f"{one.name}: {guest.release} was ready after {time.monotonic() - begun:.1f} s")
+        with session.start(one, arguments.checkout, fresh=arguments.fresh) as guest:
+            how = "resumed" if guest.resumed else "booted"
+            _say(f"{one.name}: {guest.release} {how}, ready after {guest.ready_seconds:.1f} s")
     return 0
 
 
@@ -77,7 +76,7 @@ def run(_: Catalogue, kernels: list[Kernel], arguments: argparse.Namespace) -> i
     """Run pytest in each kernel, one after another; the highest of its exit statuses is ours."""
     statuses = []
     for one in kernels:
-        with session.boot(one, arguments.checkout) as guest:
+        with session.start(one, arguments.checkout, fresh=arguments.fresh) as guest:
             _say(f"{one.name}: {guest.release}")
             command = ["python3", "-m", "pytest", *arguments.pytest]
             statuses.append(guest.run(command, _pass_on))
@@ -88,7 +87,10 @@ def shell(_: Catalogue, kernels: list[Kernel], arguments: argparse.Namespace) ->
     """Run a shell in the guest, at this terminal; its end is the guest's."""
     if len(kernels) != 1:
         raise CatalogueError(f"a shell is in one kernel, not in {len(kernels)}: name one")
-    with session.boot(kernels[0], arguments.checkout) as guest, _raw_terminal():
+    with (
+        session.start(kernels[0], arguments.checkout, fresh=arguments.fresh) as guest,
+        _raw_terminal(),
+    ):
         terminal = os.isatty(0)
         guest.start(SHELL, env={"TERM": os.environ.get("TERM", "dumb")}, terminal=terminal)
         return _converse(guest)
@@ -121,7 +123,7 @@ def _raw_terminal() -> Iterator[None]:
 
 
 def clean(_: Catalogue, __: list[Kernel], ___: argparse.Namespace) -> int:
-    """Remove fetched packages and root images. What runs keeps running; waits for what fetches."""
+    """Remove fetched packages, root images and saved guests. What runs keeps running."""
     cache = cache_dir()
     with contextlib.ExitStack() as locks:
         for lock in (*cache.glob("debian/apt/*/lock"), *cache.glob("images/*.lock")):
@@ -129,6 +131,7 @@ def clean(_: Catalogue, __: list[Kernel], ___: argparse.Namespace) -> int:
         images = [path for path in cache.glob("images/*") if path.is_dir()]
         for directory in (cache / "debian/trees", cache / "kernels", *images):
             shutil.rmtree(directory, ignore_errors=True)
+    states.clean()
     return 0
 
 
@@ -154,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--append", default="", help="more for the kernel's command line")
     parser.add_argument("--memory", type=int, metavar="MIB", help="of the guest")
     parser.add_argument("--cpus", type=int, metavar="NUMBER", help="of the guest")
+    parser.add_argument("--fresh", action="store_true", help="boot, whatever was saved")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, function in COMMANDS.items():
         text = (function.__doc__ or "").partition("\n")[0]

@@ -19,14 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from guests import boarding, wheels
+from guests.agent import SOURCES
+from guests.guest import Guest
 from guests.patience import scaled
-from guests.session import Guest
 
 SCHEME = "ssh:"
 CONNECT_S = 60
 END_S = 10  # for the other side to tidy up
 TAIL = 40  # lines of what ssh complained of
-AGENT = ("__init__", "agent", "frames")  # what is run there of this package
 OPTIONS = (
     *("-o", "BatchMode=yes", "-o", "ConnectTimeout=20"),
     *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=6"),
@@ -101,7 +101,7 @@ def _cargo() -> bytes:
     """The agent and the Python packages that tests need."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as archive:
-        for name in AGENT:
+        for name in SOURCES:
             archive.add(Path(__file__).with_name(f"{name}.py"), f"guests/{name}.py")
         for package in wheels.closure():
             for name, source in wheels.files(package).items():

@@ -22,6 +22,10 @@ class CacheError(Exception):
     """The cache cannot be used: it is not private, or somebody holds it for too long."""
 
 
+class LockedError(CacheError):
+    """Somebody else holds a lock."""
+
+
 def cache_dir() -> Path:
     """Return the cache directory, made with mode 0700 when it does not exist.
 
@@ -71,14 +75,15 @@ def locked(path: Path, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[int]:
     """Hold the lock file `path` for the length of a with block; its value is the descriptor.
 
     The lock goes with the last copy of the descriptor, so a child that was given it (`pass_fds`)
-    keeps others away even when this process is killed. Raises CacheError after `timeout_s` seconds.
+    keeps others away even when this process is killed. Raises LockedError where others hold it for
+    `timeout_s` seconds.
     """
     deadline = time.monotonic() + timeout_s
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         while not _try_lock(descriptor):
             if time.monotonic() >= deadline:
-                raise CacheError(
+                raise LockedError(
                     f"{path} has been locked by another process for {timeout_s:.0f} s: see "
                     f"`fuser {path}` who it is, and end it if it hangs"
                 )

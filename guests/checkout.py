@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The checkout under test, as it is sent to where it is run."""
+"""The checkout under test: what of it is sent to where it is run."""
 
-import io
-import tarfile
 from pathlib import Path
 
 
@@ -16,12 +14,3 @@ def checkout_files(checkout: Path) -> list[Path]:
         path for package in checkout.glob("*/__init__.py") for path in package.parent.rglob("*")
     ]
     return sorted(path for path in beside + inside if path.is_file())
-
-
-def packed(checkout: Path) -> bytes:
-    """A tar archive of these files at their paths, without the leading slash."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as archive:
-        for path in checkout_files(checkout):
-            archive.add(path)
-    return stream.getvalue()

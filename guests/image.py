@@ -8,15 +8,16 @@ the channel, so that a guest that was saved can be given another one.
 """
 
 import hashlib
+import io
 import os
 import shutil
 import subprocess
 import sys
 from importlib.metadata import Distribution
 from pathlib import Path
-from typing import BinaryIO
 
 from guests import cpio, wheels
+from guests.agent import SOURCES
 from guests.cache import cache_dir, locked, publish, workshop
 from guests.debian import keyring
 from guests.kernel import KernelFiles
@@ -212,16 +213,23 @@ def _run(lock: int, *command: str, accepted: tuple[int, ...] = (0,)) -> None:
         )
 
 
-def write_image(stream: BinaryIO, base: Path, files: KernelFiles) -> None:
-    """Write what a guest of this kernel boots with."""
+def front(files: KernelFiles) -> bytes:
+    """The archive that comes before the base: all that depends on the kernel, and the agent."""
+    stream = io.BytesIO()
     with cpio.Writer(stream) as writer:
         writer.file("init", INIT.encode(), 0o755)
-        for name in ("__init__", "agent", "frames"):
+        for name in SOURCES:
             source = Path(__file__).with_name(f"{name}.py")
             writer.file(f"{AGENT}/guests/{name}.py", source.read_bytes())
         if files.config:
             writer.file("boot/config", files.config.read_bytes())
         for number, module in enumerate(channel_modules(files)):
             writer.file(f"{MODULES}/{number:02}-{module.name}", module.read_bytes())
-    with base.open("rb") as compressed:
+    return stream.getvalue()
+
+
+def write_image(target: Path, front: bytes, base: Path) -> None:
+    """Write what a guest boots with."""
+    with target.open("wb") as stream, base.open("rb") as compressed:
+        stream.write(front)
         shutil.copyfileobj(compressed, stream, 1 << 20)

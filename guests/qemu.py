@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0
-"""QEMU: which binary, with what command line, and for how long."""
+"""QEMU: which binary, and with what command line."""
 
 import functools
 import os
 import platform
 import re
 import shutil
-import socket
 import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from guests import launcher
 from guests.agent import PORT
 from guests.debian import Package, fetch
 from guests.kernel import Kernel
@@ -23,9 +19,6 @@ BACKPORTS = "bookworm-backports"  # has QEMU 10
 DATA_PACKAGES = ("qemu-system-data", "seabios")
 PROBE_TIMEOUT_S = 30
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
-CONSOLE_TAIL = 40  # lines
-CONSOLE_READ = 1 << 16  # bytes at the end of the console that are looked at
-END_S = 10  # for QEMU to end once it is killed
 
 
 class QemuError(Exception):
@@ -148,93 +141,43 @@ def accelerator(machine: Machine, modules: Path = Path("/sys/module")) -> str:
     return "kvm" if usable and any((modules / name).is_dir() for name in machine.kvm) else "tcg"
 
 
+@dataclass(frozen=True)
+class Ram:
+    """A file that is the guest's memory."""
+
+    path: Path
+    saved: bool = False  # it is that of a saved guest, to be resumed: others resume it, too
+
+
 def command(
-    kernel: Kernel, emulator: Emulator, image: Path, directory: Path, channel: int
+    kernel: Kernel,
+    emulator: Emulator,
+    image: Path,
+    directory: Path,
+    ram: Ram,
+    *,
+    channel: int,
+    monitor: int,
 ) -> list[str]:
-    """The command line: `directory` has the initramfs and gets the console, `channel` is a fd."""
+    """The command line: `directory` has the initramfs and gets the console; the ints are fds."""
     machine = MACHINES[kernel.arch]
     accel = accelerator(machine)
     append = f"console={machine.console} quiet panic=-1 {machine.append} {kernel.append}"
+    size = f"{kernel.memory_mib}M"
+    share = "off" if ram.saved else "on"
     return [
         str(emulator.binary),
         *_firmware(emulator.data),
         *(("-sandbox", SANDBOX) if emulator.sandbox else ()),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-machine", machine.machine, "-accel", accel),
+        *("-machine", f"{machine.machine},memory-backend=ram", "-accel", accel),
         *("-cpu", "max" if accel == "kvm" else machine.cpu),
-        *("-smp", str(kernel.cpus), "-m", str(kernel.memory_mib)),
+        *("-smp", str(kernel.cpus), "-m", size),
+        *("-object", f"memory-backend-file,id=ram,size={size},mem-path={ram.path},share={share}"),
         *("-serial", f"file:{directory / 'console'}"),
+        *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "monitor,mode=control"),
         *("-device", "virtio-serial-pci", "-chardev", f"socket,id=channel,fd={channel}"),
         *("-device", f"virtserialport,chardev=channel,name={PORT}"),
-        *("-kernel", str(image), "-initrd", str(directory / "initramfs")),
-        *("-append", " ".join(append.split())),
+        *("-kernel", str(image), "-append", " ".join(append.split())),
+        *(("-incoming", "defer") if ram.saved else ("-initrd", str(directory / "initramfs"))),
     ]
-
-
-class Qemu:
-    """A running QEMU. It ends with close(), and at the latest with this process."""
-
-    program = "QEMU"
-
-    def __init__(self, kernel: Kernel, emulator: Emulator, image: Path, directory: Path) -> None:
-        """Start it; the directory becomes its own."""
-        self.directory = directory
-        self.channel, theirs = socket.socketpair()
-        with theirs, (directory / "qemu.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                (
-                    *(sys.executable, "-I", launcher.__file__, str(directory)),
-                    *command(kernel, emulator, image, directory, theirs.fileno()),
-                ),
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # a Ctrl-C is ours to act on
-            )
-        self._log = (directory / "qemu.log").open("rb")
-        self._console_path = directory / "console"
-        self._last_words: list[str] = []
-
-    @property
-    def pid(self) -> int:
-        """Of the launcher, whose only child QEMU is."""
-        return self._process.pid
-
-    def status(self) -> int | None:
-        """The exit status; None while it runs."""
-        return self._process.poll()
-
-    def console_tail(self, lines: int = CONSOLE_TAIL) -> list[str]:
-        """The last lines of the console, and what QEMU itself complained of before them."""
-        if self._console_path.is_file():
-            self._last_words = self._read()
-        return self._last_words[-lines:]
-
-    def _read(self) -> list[str]:
-        with self._console_path.open("rb") as stream:
-            stream.seek(max(0, self._console_path.stat().st_size - CONSOLE_READ))
-            console = stream.read()
-        self._log.seek(0)
-        complaints = self._log.read(CONSOLE_READ)
-        text = (complaints + console).decode("utf-8", errors="replace").replace("\r", "")
-        return ["".join(c if c.isprintable() else "?" for c in line) for line in text.splitlines()]
-
-    def close(self) -> None:
-        """End it, remember the console's end, and remove the directory."""
-        self.channel.close()
-        self.console_tail()
-        if self._process.stdin:
-            self._process.stdin.close()
-        try:
-            self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()  # QEMU goes with it
-            self._process.wait()
-        self._log.close()
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-
-def private_directory() -> Path:
-    """A new directory that only this user can look into."""
-    return Path(tempfile.mkdtemp(prefix="ksmtests-guest-"))

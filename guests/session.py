@@ -1,272 +1,169 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A booted guest, and programs run in it:
+"""Guests in QEMU, ready for programs to be run in:
 
-with boot(kernel, checkout) as guest:
+with start(kernel, checkout) as guest:
     status = guest.run(["python3", "-m", "pytest"], sys.stdout.buffer.write)
 """
 
 import logging
 import shutil
-import socket
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
 
-from guests.channel import Channel, ChannelClosed
-from guests.checkout import packed
+from guests import states
 from guests.formats import loadable
-from guests.frames import MAX_CHUNK, Decoder, Message, ProtocolError, encode, pack, unpack
-from guests.image import base_image, write_image
-from guests.kernel import Kernel
+from guests.guest import Guest, LostGuest, RefusedError
+from guests.image import base_image, front, write_image
+from guests.kernel import Kernel, KernelFiles
+from guests.monitor import MonitorError
 from guests.patience import scaled
-from guests.qemu import Qemu, find_emulator, private_directory
+from guests.qemu import Emulator, Ram, command, find_emulator
+from guests.running import Qemu, memory
+from guests.states import State
+
+__all__ = ["Guest", "LostGuest", "RefusedError", "boot", "start"]
 
 BOOT_S = 60
-SILENCE_S = 60  # the agent says at least every two seconds that it is alive
+RESUME_S = 30
 ATTEMPTS = 2
-
-V = TypeVar("V")
 
 log = logging.getLogger(__name__)
 
 
-class LostGuest(Exception):
-    """The guest panicked, hangs, broke the protocol or is gone; shown with its last words."""
+@dataclass(frozen=True)
+class Parts:
+    """What a guest is made of."""
 
-    def __init__(self, name: str, why: str, console: list[str]) -> None:
-        self.name = name
-        self.why = why
-        self.console = console
-        lines = "".join(f"\n  {line}" for line in console) or " nothing"
-        super().__init__(f"{name}: {why}; its console ended with{lines}")
+    kernel: Kernel
+    files: KernelFiles
+    emulator: Emulator
+    base: Path
+    front: bytes
 
+    @classmethod
+    def of(cls, kernel: Kernel) -> "Parts":
+        """Fetch and make what is missing. Raises what that raises."""
+        emulator = find_emulator(kernel.arch)
+        files = kernel.files()
+        return cls(kernel, files, emulator, base_image(kernel.arch), front(files))
 
-class RefusedError(Exception):
-    """The agent could not start a program."""
-
-
-class Carrier(Protocol):
-    """What has an agent at the other end: QEMU, or a connection to a board."""
-
-    program: str  # what it is, for messages
-    channel: socket.socket
-
-    def status(self) -> int | None:
-        """The exit status of what keeps the connection; None while it runs."""
-
-    def console_tail(self) -> list[str]:
-        """The last lines of the console."""
-
-
-class Guest:
-    """A machine whose agent is ready. One program runs in it at a time."""
-
-    def __init__(self, name: str, carrier: Carrier, checkout: Path) -> None:
-        self.name = name
-        self.release = ""  # as uname -r says it; the guest's own word
-        self.ready_seconds = 0.0  # from its start until the checkout was in place
-        self._begun = time.monotonic()
-        self._carrier = carrier
-        self._channel = Channel(carrier.channel)
-        self._checkout = checkout
-        self._messages = Decoder()
-
-    def wait_ready(self, deadline_s: float) -> None:
-        """Wait for the agent's first message. Raises LostGuest, or RefusedError with a reason."""
-        message = self._receive(deadline_s)
-        if message is None:
-            raise self.lost(f"did not boot within {deadline_s:.0f} s")
-        if message.get("event") == "refused":
-            raise RefusedError(self._value(message, "reason", str))
-        if message.get("event") != "ready":
-            raise self.lost(f"the agent began with {str(message)[:80]}")
-        self.release = self._value(message, "release", str)
-
-    def bring_checkout(self) -> None:
-        """Set the clock, and put the checkout at its path on this machine. Raises LostGuest."""
-        self._send(do="clock", seconds=time.time())
-        archive = packed(self._checkout)
-        for begin in range(0, len(archive), MAX_CHUNK):
-            self._send(do="archive", data=pack(archive[begin : begin + MAX_CHUNK]))
-        self._send(do="archive", data="")
-        answer = self._receive(scaled(SILENCE_S))
-        if answer is None or answer.get("event") != "unpacked":
-            raise self.lost(f"did not unpack the checkout, but said {str(answer)[:80]}")
-        self.ready_seconds = time.monotonic() - self._begun
-
-    def run(
-        self,
-        argv: Sequence[str],
-        output: Callable[[bytes], Any],
-        *,
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-    ) -> int:
-        """Run a program in the checkout and pass on what it prints; returns its exit status.
-
-        Its standard input is empty. Raises LostGuest, or RefusedError where it cannot be started.
-        """
-        self.start(argv, cwd=cwd, env=env)
-        self.write(b"")
-        while True:
-            status = self.step(output)
-            if status is not None:
-                return status
-
-    def start(
-        self,
-        argv: Sequence[str],
-        *,
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-        terminal: bool = False,
-    ) -> None:
-        """Start a program, with a terminal of its own or with pipes; step() follows it."""
-        self._send(
-            do="run",
-            argv=list(argv),
-            cwd=cwd or str(self._checkout),
-            env=dict(env or {}),
-            terminal=terminal,
+    def key(self) -> str:
+        """The name of the state such a guest is saved as."""
+        told = command(
+            *(self.kernel, self.emulator, self.files.image, Path("guest")),
+            *(Ram(Path("ram"), saved=True),),
+            channel=0,
+            monitor=0,
         )
-
-    def call(self, module: str, argv: Sequence[str]) -> None:
-        """Call main(argv) of a module of the checkout; step() follows it."""
-        self._messages = Decoder()
-        self._send(do="call", module=module, argv=list(argv), cwd=str(self._checkout))
-
-    def tell(self, **message: object) -> None:
-        """Send a called module a message."""
-        self.write(encode(message))
-
-    def write(self, data: bytes) -> None:
-        """Give the program input; none at all ends it."""
-        self._send(do="input", data=pack(data))
-
-    def signal(self, number: int) -> None:
-        """Send the program, and what it started, a signal."""
-        self._send(do="signal", number=number)
-
-    def step(
-        self,
-        output: Callable[[bytes], Any],
-        also: int | None = None,
-        told: Callable[[Message], Any] | None = None,
-    ) -> int | None:
-        """Pass on what came; the exit status once the program has ended, else None.
-
-        Returns early when the descriptor `also` can be read. `told` gets the messages of a called
-        module. Raises LostGuest, or RefusedError.
-        """
-        silence_s = scaled(SILENCE_S)
-        message = self._receive(silence_s, also)
-        if message is None:
-            if also is None:
-                raise self.lost(f"said nothing for {silence_s:.0f} s")
-            return None
-        match message.get("event"):
-            case "output":
-                output(self._data(message))
-            case "message" if told is not None:
-                for each in self._decoded(self._data(message)):
-                    told(each)
-            case "exit":
-                return self._value(message, "status", int)
-            case "refused":
-                raise RefusedError(self._value(message, "reason", str))
-            case "alive":
-                pass
-            case event:
-                raise self.lost(f"the agent sent an unknown event {str(event)[:80]}")
-        return None
-
-    def lost(self, why: str) -> LostGuest:
-        """The error that says how this guest was lost."""
-        status = self._carrier.status()
-        ended = "" if status is None else f" ({self._carrier.program} ended with status {status})"
-        return LostGuest(self.name, why + ended, self._carrier.console_tail())
-
-    def console_tail(self) -> list[str]:
-        """The last lines of the console."""
-        return self._carrier.console_tail()
-
-    def _send(self, **message: object) -> None:
-        try:
-            self._channel.send(**message)
-        except ChannelClosed as error:
-            raise self.lost(str(error)) from error
-
-    def _receive(self, timeout_s: float, also: int | None = None) -> Message | None:
-        try:
-            return self._channel.receive(timeout_s, also)
-        except (ChannelClosed, ProtocolError) as error:
-            time.sleep(0.2)  # QEMU closes the channel shortly before it ends
-            raise self.lost(str(error)) from error
-
-    def _data(self, message: Message) -> bytes:
-        try:
-            return unpack(message.get("data"))
-        except ProtocolError as error:
-            raise self.lost(str(error)) from error
-
-    def _decoded(self, data: bytes) -> list[Message]:
-        try:
-            return self._messages.feed(data)
-        except ProtocolError as error:
-            raise self.lost(str(error)) from error
-
-    def _value(self, message: Message, key: str, kind: type[V]) -> V:
-        value = message.get(key)
-        if not isinstance(value, kind):
-            raise self.lost(f"the agent's {key} is {str(value)[:80]}, not {kind.__name__}")
-        return value
+        used = (self.files.image, self.base, self.emulator.binary)
+        return states.key(told, used, self.front)
 
 
 @contextmanager
-def boot(kernel: Kernel, checkout: Path) -> Iterator[Guest]:
-    """Boot a kernel with the checkout in it, fetching and making what is missing; end it after.
+def start(kernel: Kernel, checkout: Path, *, fresh: bool = False) -> Iterator[Guest]:
+    """A guest of a kernel, with the checkout in it, fetching and making what is missing.
 
-    A boot that fails is tried once more, with a warning: emulation fails now and then, and a kernel
-    that cannot boot fails twice. Raises LostGuest, and what fetching and making raise.
+    It is resumed from the state of an earlier one, saved when its agent was ready; without one,
+    it boots and is saved. `fresh` is for who wants neither. The guest ends with the block. Raises
+    LostGuest, and what fetching and making raise.
     """
+    begun = time.monotonic()
+    parts = Parts.of(kernel)
     checkout = checkout.resolve()
-    guest, qemu = _boot(kernel, checkout)
+    guest, qemu = _booted(parts, checkout, None) if fresh else _resumed_or_booted(parts, checkout)
+    guest.ready_seconds = time.monotonic() - begun
     try:
         yield guest
     finally:
         qemu.close()
 
 
-def _boot(kernel: Kernel, checkout: Path) -> tuple[Guest, Qemu]:
+def boot(kernel: Kernel, checkout: Path) -> AbstractContextManager[Guest]:
+    """Boot a kernel with the checkout in it, whatever was saved."""
+    return start(kernel, checkout, fresh=True)
+
+
+def _resumed_or_booted(parts: Parts, checkout: Path) -> tuple[Guest, Qemu]:
+    key = parts.key()
+    state = states.find(key)
+    if state:
+        try:
+            return _resumed(parts, checkout, state)
+        except (LostGuest, MonitorError) as error:
+            log.warning("a saved guest could not be resumed, booting one: %s", error)
+            states.discard(state)
+    return _booted(parts, checkout, key)
+
+
+def _resumed(parts: Parts, checkout: Path, state: State) -> tuple[Guest, Qemu]:
+    with _directory() as directory:
+        image = loadable(parts.files.image, directory / "kernel")
+        ram = Ram(state.ram, saved=True)
+        qemu = Qemu(parts.kernel, parts.emulator, image, directory, ram)
+    with _closed_on_error(qemu):
+        qemu.monitor.resume_devices(state.devices)
+        guest = Guest(parts.kernel.name, qemu, checkout)
+        guest.wake(scaled(RESUME_S))
+        guest.bring_checkout()
+    return guest, qemu
+
+
+def _booted(parts: Parts, checkout: Path, key: str | None) -> tuple[Guest, Qemu]:
+    """Boot; once more, with a warning, where that fails: emulation fails now and then.
+
+    A kernel that cannot boot fails twice. The guest is saved under the key.
+    """
     for attempt in range(1, ATTEMPTS):
         try:
-            return _attempt(kernel, checkout)
+            return _attempt(parts, checkout, key)
         except LostGuest as error:
             log.warning("boot %d of %d failed, trying again: %s", attempt, ATTEMPTS, error)
-    return _attempt(kernel, checkout)
+    return _attempt(parts, checkout, key)
 
 
-def _attempt(kernel: Kernel, checkout: Path) -> tuple[Guest, Qemu]:
-    emulator = find_emulator(kernel.arch)
-    files = kernel.files()
-    base = base_image(kernel.arch)
-    directory = private_directory()
+def _attempt(parts: Parts, checkout: Path, key: str | None) -> tuple[Guest, Qemu]:
+    with memory(parts.kernel.memory_mib) as descriptor:
+        with _directory() as directory:
+            write_image(directory / "initramfs", parts.front, parts.base)
+            image = loadable(parts.files.image, directory / "kernel")
+            ram = Ram(Path(f"/proc/self/fd/{descriptor}"))
+            qemu = Qemu(parts.kernel, parts.emulator, image, directory, ram, (descriptor,))
+        with _closed_on_error(qemu):
+            guest = Guest(parts.kernel.name, qemu, checkout)
+            guest.wait_ready(scaled(BOOT_S))
+            (directory / "initramfs").unlink()  # QEMU has loaded it
+            if key:
+                _save(guest, key, qemu, descriptor)
+            guest.bring_checkout()
+    return guest, qemu
+
+
+def _save(guest: Guest, key: str, qemu: Qemu, ram: int) -> None:
     try:
-        with (directory / "initramfs").open("wb") as stream:
-            write_image(stream, base, files)
-        image = loadable(files.image, directory / "kernel")
-        qemu = Qemu(kernel, emulator, image, directory)
+        states.save(key, qemu, ram)
+    except MonitorError as error:
+        raise guest.lost(f"did not go on after it was saved: {error}") from error
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
+    """A new directory that only this user can look into; on success it stays."""
+    directory = Path(tempfile.mkdtemp(prefix="ksmtests-guest-"))
+    try:
+        yield directory
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
+
+
+@contextmanager
+def _closed_on_error(qemu: Qemu) -> Iterator[None]:
     try:
-        guest = Guest(kernel.name, qemu, checkout)
-        guest.wait_ready(scaled(BOOT_S))
-        guest.bring_checkout()
+        yield
     except BaseException:
         qemu.close()
         raise
-    (directory / "initramfs").unlink()  # QEMU has loaded it
-    return guest, qemu

@@ -16,7 +16,7 @@ from guests import frames
 from guests.agent import Agent
 from guests.channel import Channel, ChannelClosed
 from guests.frames import MAX_FRAME, Decoder, ProtocolError
-from guests.session import Guest, LostGuest, RefusedError
+from guests.guest import Guest, LostGuest, RefusedError
 
 DEADLINE_S = 20
 
@@ -119,7 +119,7 @@ def test_a_silent_guest_is_lost(
     ends: tuple[Guest, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The agent says that it is alive, so silence means that it is not."""
-    monkeypatch.setattr("guests.session.scaled", lambda _: 0.05)
+    monkeypatch.setattr("guests.guest.scaled", lambda _: 0.05)
     with pytest.raises(LostGuest, match="said nothing for 0 s"):
         ends[0].step(print)
 

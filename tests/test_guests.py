@@ -29,11 +29,12 @@ DEADLINE_S = 20
 # Command lines
 
 
-def command_line(arch: str) -> list[str]:
+def command_line(arch: str, *, saved: bool = False) -> list[str]:
     """The command for a kernel of the architecture, by a QEMU that is installed."""
     emulator = Emulator(Path("/usr/bin/qemu"), (10, 0, 2), sandbox=True)
     tested = PackagedKernel("tested", arch, "linux-image-tested", "sid", append="slab_nomerge")
-    return qemu.command(tested, emulator, Path("/vmlinuz"), Path("/guest"), 7)
+    places = (Path("/vmlinuz"), Path("/guest"), qemu.Ram(Path("/ram"), saved))
+    return qemu.command(tested, emulator, *places, channel=7, monitor=8)
 
 
 @pytest.mark.parametrize(
@@ -52,11 +53,23 @@ def test_command_line(
     assert command_line(arch) == [
         *("/usr/bin/qemu", "-sandbox", qemu.SANDBOX),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-machine", machine, "-accel", "tcg", "-cpu", cpu, "-smp", "1", "-m", "512"),
+        *("-machine", f"{machine},memory-backend=ram", "-accel", "tcg", "-cpu", cpu),
+        *("-smp", "1", "-m", "512M"),
+        *("-object", "memory-backend-file,id=ram,size=512M,mem-path=/ram,share=on"),
         *("-serial", "file:/guest/console"),
+        *("-chardev", "socket,id=monitor,fd=8", "-mon", "monitor,mode=control"),
         *("-device", "virtio-serial-pci", "-chardev", "socket,id=channel,fd=7"),
         *("-device", "virtserialport,chardev=channel,name=ksmtests"),
-        *("-kernel", "/vmlinuz", "-initrd", "/guest/initramfs", "-append", append),
+        *("-kernel", "/vmlinuz", "-append", append, "-initrd", "/guest/initramfs"),
+    ]
+
+
+def test_a_saved_guest_is_told_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for its memory, which others resume as well, and where the rest comes from."""
+    monkeypatch.setattr(qemu, "accelerator", lambda _: "tcg")
+    told = command_line("arm64", saved=True)
+    assert [word for word in told if word not in command_line("arm64")] == [
+        *("memory-backend-file,id=ram,size=512M,mem-path=/ram,share=off", "-incoming", "defer")
     ]
 
 

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0
+"""QEMU as a process: its memory, its monitor, the guest's channel and console."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from guests import launcher
+from guests.kernel import Kernel
+from guests.monitor import Monitor
+from guests.qemu import Emulator, Ram, command
+
+CONSOLE_TAIL = 40  # lines
+CONSOLE_READ = 1 << 16  # bytes at the end of the console that are looked at
+END_S = 10  # for QEMU to end once it is killed
+
+
+@contextmanager
+def memory(mib: int) -> Iterator[int]:
+    """A descriptor of memory for a guest to boot in; whoever holds a copy of it keeps it."""
+    descriptor = os.memfd_create("ksmtests-guest")
+    try:
+        os.ftruncate(descriptor, mib << 20)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class Qemu:
+    """A running QEMU. It ends with close(), and at the latest with this process."""
+
+    program = "QEMU"
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        emulator: Emulator,
+        image: Path,
+        directory: Path,
+        ram: Ram,
+        handed: tuple[int, ...] = (),
+    ) -> None:
+        """Start it; the directory becomes its own, `handed` are descriptors that `ram` names."""
+        self.directory = directory
+        self.channel, channel = socket.socketpair()
+        ours, monitor = socket.socketpair()
+        self.monitor = Monitor(ours, emulator.version)
+        descriptors = {"channel": channel.fileno(), "monitor": monitor.fileno()}
+        with channel, monitor, (directory / "qemu.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                (
+                    *(sys.executable, "-I", launcher.__file__, str(directory)),
+                    *command(kernel, emulator, image, directory, ram, **descriptors),
+                ),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                pass_fds=(*descriptors.values(), *handed),
+                start_new_session=True,  # a Ctrl-C is ours to act on
+            )
+        self._log = (directory / "qemu.log").open("rb")
+        self._console_path = directory / "console"
+        self._last_words: list[str] = []
+
+    @property
+    def pid(self) -> int:
+        """Of the launcher, whose only child QEMU is."""
+        return self._process.pid
+
+    def status(self) -> int | None:
+        """The exit status; None while it runs."""
+        return self._process.poll()
+
+    def console_tail(self, lines: int = CONSOLE_TAIL) -> list[str]:
+        """The last lines of the console, and what QEMU itself complained of before them."""
+        if self._console_path.is_file():
+            self._last_words = self._read()
+        return self._last_words[-lines:]
+
+    def _read(self) -> list[str]:
+        with self._console_path.open("rb") as stream:
+            stream.seek(max(0, self._console_path.stat().st_size - CONSOLE_READ))
+            console = stream.read()
+        self._log.seek(0)
+        complaints = self._log.read(CONSOLE_READ)
+        text = (complaints + console).decode("utf-8", errors="replace").replace("\r", "")
+        return ["".join(c if c.isprintable() else "?" for c in line) for line in text.splitlines()]
+
+    def close(self) -> None:
+        """End it, remember the console's end, and remove the directory."""
+        self.channel.close()
+        self.monitor.close()
+        self.console_tail()
+        if self._process.stdin:
+            self._process.stdin.close()
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # QEMU goes with it
+            self._process.wait()
+        self._log.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
