@@ -33,7 +33,6 @@ from plugins.requirements import requirements, why_not_here
 HOST = "host"
 AUTO = "auto"
 RUN, MODULE, TEST = "run", "module", "test"  # of --fresh-guest
-CHECKOUT = Path(__file__).resolve().parent.parent
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf", "armv8l": "armhf"}
 CANNOT_START = (
     *(BoardError, CacheError, CatalogueError, FetchError, ImageError, NotInstalledError),
@@ -86,6 +85,7 @@ class Kernels:
     def __init__(self, config: pytest.Config) -> None:
         """Raises CatalogueError."""
         self._option = config.option
+        self._checkout = config.rootpath
         words = list(dict.fromkeys(config.option.kernel))
         if AUTO in words and why_not_here() is None:
             words = [HOST if word == AUTO else word for word in words]
@@ -96,9 +96,9 @@ class Kernels:
         emulated = [word for word in words if word not in {HOST, *boards}]
         self.places = [
             *([Place(HOST)] if HOST in words else []),
-            *(Place(board.name(word), partial(board.connect, word, CHECKOUT)) for word in boards),
+            *(Place(board.name(word), partial(board.connect, word, self._checkout)) for word in boards),
             *(
-                Place(one.name, partial(session.boot, one, CHECKOUT))
+                Place(one.name, partial(session.boot, one, self._checkout))
                 for one in self._resolve(emulated)
             ),
         ]
