@@ -8,10 +8,17 @@ DEV_READY := $(VENV)/.dev-ready
 IN_VENV := $(VENV)/bin/python -m
 ROOMS := uapi mm lease kconfig arch plugins guests bench ksmtests tests
 
-.PHONY: run_tests check check-guests check-red bench
+# What guests are made with and run in: Debian's names of commands and of packages.
+EMULATION := mmdebstrap lz4 qemu-system-x86_64 qemu-system-arm qemu-system-aarch64
+EMULATION_PACKAGES := mmdebstrap lz4 qemu-system-x86 qemu-system-arm
+
+.PHONY: run_tests matrix check check-kernels check-guests check-red bench emulation
 
 run_tests: $(RUN_READY)
-	$(IN_VENV) pytest -n auto ksmtests
+	$(IN_VENV) pytest -n auto --kernel auto ksmtests
+
+matrix: $(RUN_READY) emulation
+	$(IN_VENV) bench.matrix
 
 check: $(DEV_READY)
 	$(IN_VENV) ruff format --check $(ROOMS) conftest.py
@@ -21,8 +28,12 @@ check: $(DEV_READY)
 	$(IN_VENV) pytest -m 'not guest and not sabotage' tests
 	$(IN_VENV) pytest -n auto ksmtests
 
-# Boots emulated kernels; needs QEMU and mmdebstrap.
-check-guests: $(DEV_READY)
+# The tests of zero pages on an emulated kernel of each architecture.
+check-kernels: $(DEV_READY) emulation
+	$(IN_VENV) pytest -n auto --kernel 7.2-amd64 --kernel 7.2-arm64 --kernel 7.2-armhf \
+		-m zero_pages ksmtests
+
+check-guests: $(DEV_READY) emulation
 	$(IN_VENV) pytest -m guest tests
 
 # Runs the suite on a kernel that seems to have one bug after another; takes its time.
@@ -31,6 +42,11 @@ check-red: $(DEV_READY)
 
 bench: $(RUN_READY)
 	$(IN_VENV) bench
+
+emulation:
+	@for command in $(EMULATION); do command -v $$command >/dev/null || missing=$$command; done; \
+	[ -z "$$missing" ] || apt-get install -y --no-install-recommends $(EMULATION_PACKAGES) || \
+		{ echo "$$missing is missing: install $(EMULATION_PACKAGES)" >&2; exit 1; }
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || apt-get install -y python3-venv || \

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -71,12 +72,15 @@ def _positive(text: str) -> int:
     return number
 
 
+Started: TypeAlias = AbstractContextManager[Guest]
+
+
 @dataclass(frozen=True)
 class Place:
     """Where tests run: this kernel where there is nothing to start."""
 
     name: str
-    start: Callable[[], AbstractContextManager[Guest]] | None = None
+    start: Callable[[], Started] | None = None
 
 
 class Kernels:
@@ -96,13 +100,13 @@ class Kernels:
         emulated = [word for word in words if word not in {HOST, *boards}]
         self.places = [
             *([Place(HOST)] if HOST in words else []),
-            *(Place(board.name(word), partial(board.connect, word, self._checkout)) for word in boards),
-            *(
-                Place(one.name, partial(session.boot, one, self._checkout))
-                for one in self._resolve(emulated)
-            ),
+            *(self._place(board.name(word), board.connect, word) for word in boards),
+            *(self._place(one.name, session.start, one) for one in self._resolve(emulated)),
         ]
         _refuse_doubles(self.places)
+
+    def _place(self, name: str, start: Callable[..., Started], what: object) -> Place:
+        return Place(name, partial(start, what, self._checkout))
 
     def _resolve(self, words: Sequence[str]) -> list[Kernel]:
         option = self._option
