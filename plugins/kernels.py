@@ -28,7 +28,8 @@ from guests.patience import PatienceError
 from guests.qemu import QemuError
 from guests.session import Guest, LostGuest, RefusedError
 from guests.wheels import NotInstalledError
-from plugins.remote import GivenUp, RemoteSession, inside_nodeid
+from plugins.fingerprint import fingerprint
+from plugins.remote import GivenUp, NotStarted, RemoteSession, inside_nodeid
 from plugins.requirements import requirements, why_not_here
 
 HOST = "host"
@@ -299,8 +300,10 @@ def _reports(
     try:
         yield from remote.run(item, follows)
     except LostGuest as error:
-        console = "\n".join(error.console) or "(nothing)"
-        yield _failure(item, "call", f"{remote.name}: {error.why}", console)
+        when = "setup" if isinstance(error, NotStarted) else "call"
+        defect = fingerprint(error.console)
+        why = f"{remote.name}: {error.why}" + (f"\nfingerprint: {defect}" if defect else "")
+        yield _failure(item, when, why, "\n".join(error.console) or "(nothing)")
     except RefusedError as error:
         yield _failure(item, "setup", f"{remote.name}: {error}")
     except CANNOT_START as error:

@@ -2,7 +2,8 @@
 """The end of a run on several kernels: how each of them did, and what it left out for which reason.
 
 With `--matrix FILE` the counts are written as JSON, too: {"kernels": {NAME: {"release", "passed",
-"failed", "skipped", "xfailed", "xpassed", "boot_seconds", "guests", "skips": {REASON: COUNT}}}}.
+"failed", "lacks_fix", "skipped", "xfailed", "xpassed", "boot_seconds", "guests", "skips": {REASON:
+COUNT}}}}. What fails on a release for want of a named fix is not among "failed", but it fails.
 """
 
 import json
@@ -13,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from plugins.fixed_by import LACKING
 from plugins.kernels import Kernels, kernels
 
-OUTCOMES = ("passed", "failed", "skipped", "xfailed", "xpassed")
+OUTCOMES = ("passed", "failed", LACKING, "skipped", "xfailed", "xpassed")
 COUNTED_AS = {"error": "failed", "subtests passed": "", "rerun": ""}
 
 
@@ -33,11 +35,14 @@ class Row:
     release: str = ""
     counts: Counter[str] = field(default_factory=Counter)
     skips: Counter[str] = field(default_factory=Counter)
+    lacking: Counter[str] = field(default_factory=Counter)
     guest_seconds: list[float] = field(default_factory=list)
 
     def take(self, category: str, report: pytest.TestReport) -> None:
         """Count a report."""
-        self.counts[COUNTED_AS.get(category, category)] += 1
+        lacking = [str(title) for key, title in report.user_properties if key == LACKING]
+        self.lacking.update(lacking)
+        self.counts[LACKING if lacking else COUNTED_AS.get(category, category)] += 1
         if category == "skipped" and isinstance(report.longrepr, tuple):
             self.skips[report.longrepr[2].removeprefix("Skipped: ")] += 1
 
@@ -84,20 +89,25 @@ class Matrix:
             return
         terminalreporter.section("kernels")
         width = max(map(len, self.rows))
-        terminalreporter.line(f"{'':{width}} {''.join(f'{name:>8}' for name in OUTCOMES)}  ready s")
+        terminalreporter.line(
+            f"{'':{width}} {''.join(f'{name:>10}' for name in OUTCOMES)}  ready s"
+        )
         for name, row in self.rows.items():
-            counts = "".join(f"{row.counts[outcome]:8}" for outcome in OUTCOMES)
+            counts = "".join(f"{row.counts[outcome]:10}" for outcome in OUTCOMES)
             seconds = " ".join(f"{each:.1f}" for each in row.guest_seconds)
             terminalreporter.line(f"{name:{width}} {counts}  {seconds}  {row.release}".rstrip())
-        for reason, where in sorted(self._skips().items()):
+        for title, where in self._by("lacking"):
+            terminalreporter.line(f'lacks "{title}": {", ".join(where)}')
+        for reason, where in self._by("skips"):
             terminalreporter.line(f"skipped {sum(where.values())}: {reason}: {', '.join(where)}")
 
-    def _skips(self) -> dict[str, Counter[str]]:
+    def _by(self, which: str) -> list[tuple[str, Counter[str]]]:
+        """Reason -> how often on which kernels."""
         found: dict[str, Counter[str]] = {}
         for name, row in self.rows.items():
-            for reason, count in row.skips.items():
+            for reason, count in getattr(row, which).items():
                 found.setdefault(reason, Counter())[name] += count
-        return found
+        return sorted(found.items())
 
     def pytest_sessionfinish(self) -> None:
         """Write the counts."""

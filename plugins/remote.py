@@ -61,6 +61,10 @@ class MalformedReport(Exception):
     """What a guest sent is no report of the test it was to run."""
 
 
+class NotStarted(LostGuest):
+    """The guest was lost before it could run a test."""
+
+
 class GivenUp(Exception):
     """No more guests of this kernel are started."""
 
@@ -142,8 +146,8 @@ class RemoteSession:
     def run(self, item: pytest.Item, next_nodeid: str | None) -> Iterator[pytest.TestReport]:
         """The reports of a test as they come.
 
-        Raises LostGuest, after which the guest is gone and the next test gets a new one, or
-        GivenUp.
+        Raises LostGuest (NotStarted, if it never came to the test), after which the guest is gone
+        and the next test gets a new one, or GivenUp.
         """
         if self._barren >= MOST_BARREN:
             raise GivenUp(f"{self.name}: {self._barren} guests were lost before any test finished")
@@ -181,6 +185,12 @@ class RemoteSession:
         self._stack.close()
 
     def _open(self) -> Guest:
+        try:
+            return self._started()
+        except LostGuest as error:
+            raise NotStarted(error.name, error.why, error.console) from error
+
+    def _started(self) -> Guest:
         guest = self._stack.enter_context(self._start())
         arguments = ["-p", "no:cacheprovider"]
         for name, say in PASSED_ON.items():

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Whatever happens to a guest, the right test fails for it, and the rest runs in a fresh one."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.test_kernels import ROOMS, ROOT
+
+pytest_plugins = "pytester"
+pytestmark = [pytest.mark.guest, pytest.mark.network]
+
+KERNEL = "7.2-arm64"
+
+CONFTEST = """
+import os, signal
+from pathlib import Path
+import guests.guest, plugins.remote
+
+pytest_plugins = ("plugins.requirements", "plugins.kernels", "plugins.matrix")
+plugins.remote.GRACE_S = 2
+guests.guest.SILENCE_S = 8
+
+def children(pid):
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+def pytest_runtest_logreport(report):
+    # In the process that has the guest: the test before the one it is to be lost with has ended.
+    if report.when == "teardown" and "ends_before" in report.nodeid:
+        for launcher in children(os.getpid()):
+            for qemu in children(launcher):
+                os.kill(qemu, signal.SIGKILL)
+"""
+
+LOST = """
+import os, signal, time
+import pytest
+
+def test_before(): pass
+{test}
+def test_after(): pass
+"""
+
+
+@pytest.fixture
+def checkout(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with a suite of its own, which loses its guest."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ["HOME"]) / ".cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))  # pytester has a home of its own
+    for room in ROOMS:
+        (pytester.path / room).symlink_to(ROOT / room)
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyprojecttoml("[tool.pytest.ini_options]\npythonpath = ['.']\ntimeout = 3\n")
+    pytester.mkpydir("suite")
+    return pytester.path
+
+
+def run(pytester: pytest.Pytester, test: str, *options: str) -> pytest.RunResult:
+    """Run the suite with that test in its middle."""
+    (pytester.path / "suite/test_made_up.py").write_text(LOST.format(test=test))
+    return pytester.runpytest_subprocess("suite", f"--kernel={KERNEL}", *options, timeout=400)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("test", "lines"),
+    [
+        pytest.param(
+            "def test_it(): open('/proc/sysrq-trigger', 'w').write('c')",
+            [
+                "*the connection was closed*QEMU ended*",
+                "fingerprint: *sysrq triggered crash* in sysrq_handle_crash, *",
+                "*console of the guest*",
+                "*ksmtests: suite/test_made_up.py::test_it",
+                "*Kernel panic - not syncing: sysrq triggered crash",
+            ],
+            id="panic",
+        ),
+        pytest.param(
+            "def test_it():\n"
+            "    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n"
+            "    while True: time.sleep(1)",
+            ["*the test had not ended after * s", "*ksmtests: suite/test_made_up.py::test_it"],
+            id="a test that never ends",
+        ),
+        pytest.param(
+            "def test_it():\n    os.kill(os.getppid(), signal.SIGSTOP)\n    time.sleep(60)",
+            ["*said nothing for * s"],
+            id="silence",
+        ),
+        pytest.param(
+            "def test_it():\n    os.kill(os.getppid(), signal.SIGKILL)\n    time.sleep(60)",
+            ["*the connection was closed*"],
+            id="no agent any more",
+        ),
+        pytest.param(
+            "def test_it():\n"
+            "    open('/proc/self/oom_score_adj', 'w').write('1000')\n"
+            "    kept = [bytes(range(256)) * 4096 for _ in range(4096)]",
+            ["*pytest there ended with status 137*", "*Out of memory: Killed process *"],
+            id="no memory any more",
+        ),
+    ],
+)
+def test_what_a_guest_is_lost_with_fails(
+    test: str, lines: list[str], checkout: Path, pytester: pytest.Pytester
+) -> None:
+    """And nothing else does."""
+    done = run(pytester, test)
+    assert done.parseoutcomes() == {"passed": 2, "failed": 1}
+    done.stdout.fnmatch_lines([f"_* test_it[[]{KERNEL}] _*", *lines])
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.mark.timeout(600)
+def test_qemu_killed(checkout: Path, pytester: pytest.Pytester) -> None:
+    """The test during which it ended fails; the next has a new one."""
+    test = "def test_that_ends_before(): pass\ndef test_it(): time.sleep(2)"
+    done = run(pytester, test)
+    assert done.parseoutcomes() == {"passed": 3, "failed": 1}
+    done.stdout.fnmatch_lines([f"_* test_it[[]{KERNEL}] _*", "*QEMU ended with status 137*"])
+
+
+@pytest.mark.timeout(600)
+def test_a_kernel_that_does_not_boot(checkout: Path, pytester: pytest.Pytester) -> None:
+    """Is tried twice for the first test and for the second, and given up; its console is shown."""
+    done = run(pytester, "", "--kernel-append", "rdinit=/nothing panic=-1")
+    assert done.parseoutcomes() == {"errors": 2}
+    done.stdout.fnmatch_lines(
+        ["*did not boot*", "fingerprint: Kernel panic - not syncing: *", "*console of the guest*"]
+    )
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
