@@ -5,13 +5,15 @@ Each takes a region, the token for each of its pages and a file to read them fro
 what the region must hold afterwards. The process's own page faults are not among them.
 """
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ksmtests.expectations import overwritten
 from mm import served
+from mm.process import Process
 from mm.region import Region
 from uapi import libc
 from uapi.libc import LONG_BYTES, lib
@@ -31,15 +33,24 @@ def proc_mem(region: Region, tokens: list[bytes], _: Path) -> bytes:
     return content
 
 
-def poke_words(region: Region, words: list[bytes]) -> None:
-    """PTRACE_POKEDATA of one word to each page; memory protection does not stop it."""
-    pid = region.process.pid
+@contextlib.contextmanager
+def stopped(process: Process) -> Iterator[int]:
+    """Hold a process by ptrace; its number."""
+    pid = process.pid
     libc.ptrace(lib.PTRACE_SEIZE, pid)
     libc.ptrace(lib.PTRACE_INTERRUPT, pid)
     os.waitpid(pid, 0)
-    for address, word in zip(region.addresses(), words, strict=True):
-        libc.ptrace(lib.PTRACE_POKEDATA, pid, address, int.from_bytes(word, sys.byteorder))
-    libc.ptrace(lib.PTRACE_DETACH, pid)
+    try:
+        yield pid
+    finally:
+        libc.ptrace(lib.PTRACE_DETACH, pid)
+
+
+def poke_words(region: Region, words: list[bytes]) -> None:
+    """PTRACE_POKEDATA of one word to each page; memory protection does not stop it."""
+    with stopped(region.process) as pid:
+        for address, word in zip(region.addresses(), words, strict=True):
+            libc.ptrace(lib.PTRACE_POKEDATA, pid, address, int.from_bytes(word, sys.byteorder))
 
 
 def ptrace_poke(region: Region, tokens: list[bytes], _: Path) -> bytes:

@@ -19,10 +19,19 @@ from tests.sabotages.flaws import (
     when_marked,
 )
 from tests.sabotages.readings import WRONG_COUNTS
-from tests.sabotages.scene import Sabotage, Scene, Wraps, unshare_all
+from tests.sabotages.scene import (
+    Sabotage,
+    Scene,
+    Wraps,
+    mergeable_spans,
+    pages_of,
+    unshare_all,
+)
 from uapi import libc
 from uapi.ksm import Ksm, RunState
 from uapi.libc import lib
+
+LOOK = 100  # ns for a page that is not there
 
 
 def _places_nothing(act: Act) -> Any:
@@ -84,6 +93,19 @@ def _not_applied(name: str) -> Wraps:
         return lambda path, value: None if path.name == name else original(path, value)
 
     return {"lease.journal.write_value": wrap}
+
+
+def _visits_holes(scene: Scene, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Processor time grows as if ksmd had looked at every address since it was last read."""
+    spent = 0
+
+    def replacement(clock: int) -> int:
+        nonlocal spent
+        spans = [span for process in scene.processes for span in mergeable_spans(process.pid)]
+        spent += LOOK * sum(len(pages_of(span)) for span in spans)
+        return int(original(clock)) + spent
+
+    return replacement
 
 
 def _sabotage(name: str, bug: str, wraps: Wraps) -> Sabotage:
@@ -173,5 +195,10 @@ SABOTAGES = (
         "max-page-sharing-ignored",
         "writing max_page_sharing changes nothing",
         _not_applied("max_page_sharing"),
+    ),
+    _sabotage(
+        "scanning-visits-holes",
+        "ksmd looks at every address of sparse memory",
+        {"time.clock_gettime_ns": _visits_holes},
     ),
 )

@@ -113,6 +113,22 @@ SABOTAGES = (
         ),
     ),
     _sabotage(
+        "zero-page-drops-marks",
+        "a page of zeros loses uffd-wp and soft-dirty bits when its huge page is split",
+        _pages(
+            lambda state: (
+                replace(state, uffd_wp=False, soft_dirty=False)
+                if state.kind is PageKind.ZERO
+                else state
+            )
+        ),
+    ),
+    _sabotage(
+        "tags-change",
+        "the tags of a page's memory are not what they were",
+        reading("uapi.mte.get_tags", lambda _, __, tags: bytes(tag ^ 1 for tag in tags)),
+    ),
+    _sabotage(
         "ksm-page-mapped-elsewhere",
         "a KSM page is mapped more often than its sharers account for",
         reading(
