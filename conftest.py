@@ -3,10 +3,10 @@
 
 pytest_plugins = (
     "plugins.requirements",
+    "plugins.fixed_by",
     "plugins.kernels",
     "plugins.matrix",
     "plugins.upstream_bug",
-    "plugins.fixed_by",
     "plugins.evidence",
     "plugins.kernel_log",
     "plugins.ksm",

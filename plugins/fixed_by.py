@@ -11,6 +11,8 @@ import pytest
 
 from plugins.features import release_numbers, running_release
 
+LACKING = "lacks_fix"  # a property of a failure: the title of the fix
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the mark."""
@@ -54,9 +56,11 @@ def pytest_runtest_makereport(
     report = yield
     if report.failed and call.when == "call":
         running = running_release()
-        hints = [
-            hint(mark.args[0], mark.args[1], running) for mark in item.iter_markers("fixed_by")
-        ]
-        if hints:
+        fixes = [mark.args for mark in item.iter_markers("fixed_by")]
+        if fixes:
+            hints = [hint(title, release, running) for title, release in fixes]
             report.sections.append(("upstream fixes", "\n".join(hints)))
+        report.user_properties += [
+            (LACKING, title) for title, release in fixes if _is_older(running, release)
+        ]
     return report

@@ -283,6 +283,13 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return True
 
 
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item) -> bool | None:
+    """No timer here for a test in a guest: its time begins there, once it has booted."""
+    found = kernels(item.config)
+    return True if found.places and _place(item).start else None
+
+
 def _follower(item: pytest.Item, nextitem: pytest.Item | None, place: Place) -> str | None:
     """The id in the guest of the next test to run in the same one."""
     fresh = item.config.getoption("fresh_guest")

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0
 """Whatever happens to a guest, the right test fails for it, and the rest runs in a fresh one."""
 
-import os
-from pathlib import Path
+from collections.abc import Callable
+from typing import TypeAlias
 
 import pytest
 
+from guests.cache import cache_dir
 from tests.test_kernels import ROOMS, ROOT
 
 pytest_plugins = "pytester"
 pytestmark = [pytest.mark.guest, pytest.mark.network]
 
 KERNEL = "7.2-arm64"
+CACHE = cache_dir().parent
 
 CONFTEST = """
 import os, signal
@@ -25,9 +27,8 @@ guests.guest.SILENCE_S = 8
 def children(pid):
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
-def pytest_runtest_logreport(report):
-    # In the process that has the guest: the test before the one it is to be lost with has ended.
-    if report.when == "teardown" and "ends_before" in report.nodeid:
+def pytest_runtest_logstart(nodeid):
+    if "without_qemu" in nodeid:
         for launcher in children(os.getpid()):
             for qemu in children(launcher):
                 os.kill(qemu, signal.SIGKILL)
@@ -43,23 +44,24 @@ def test_after(): pass
 """
 
 
+Lose: TypeAlias = Callable[..., pytest.RunResult]
+
+
 @pytest.fixture
-def checkout(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with a suite of its own, which loses its guest."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ["HOME"]) / ".cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))  # pytester has a home of its own
+def lose(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Lose:
+    """Run a test that loses its guest between two that do not, in a checkout of their own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))  # pytester has a home of its own
     for room in ROOMS:
         (pytester.path / room).symlink_to(ROOT / room)
     pytester.makeconftest(CONFTEST)
     pytester.makepyprojecttoml("[tool.pytest.ini_options]\npythonpath = ['.']\ntimeout = 3\n")
-    pytester.mkpydir("suite")
-    return pytester.path
+    suite = pytester.mkpydir("suite")
 
+    def run(test: str, *options: str) -> pytest.RunResult:
+        (suite / "test_made_up.py").write_text(LOST.format(test=test))
+        return pytester.runpytest_subprocess("suite", f"--kernel={KERNEL}", *options, timeout=400)
 
-def run(pytester: pytest.Pytester, test: str, *options: str) -> pytest.RunResult:
-    """Run the suite with that test in its middle."""
-    (pytester.path / "suite/test_made_up.py").write_text(LOST.format(test=test))
-    return pytester.runpytest_subprocess("suite", f"--kernel={KERNEL}", *options, timeout=400)
+    return run
 
 
 @pytest.mark.timeout(600)
@@ -95,7 +97,7 @@ def run(pytester: pytest.Pytester, test: str, *options: str) -> pytest.RunResult
             id="no agent any more",
         ),
         pytest.param(
-            "def test_it():\n"
+            "@pytest.mark.timeout(90)\ndef test_it():\n"
             "    open('/proc/self/oom_score_adj', 'w').write('1000')\n"
             "    kept = [bytes(range(256)) * 4096 for _ in range(4096)]",
             ["*pytest there ended with status 137*", "*Out of memory: Killed process *"],
@@ -103,31 +105,28 @@ def run(pytester: pytest.Pytester, test: str, *options: str) -> pytest.RunResult
         ),
     ],
 )
-def test_what_a_guest_is_lost_with_fails(
-    test: str, lines: list[str], checkout: Path, pytester: pytest.Pytester
-) -> None:
+def test_what_a_guest_is_lost_with_fails(test: str, lines: list[str], lose: Lose) -> None:
     """And nothing else does."""
-    done = run(pytester, test)
+    done = lose(test)
     assert done.parseoutcomes() == {"passed": 2, "failed": 1}
     done.stdout.fnmatch_lines([f"_* test_it[[]{KERNEL}] _*", *lines])
     assert done.ret == pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.mark.timeout(600)
-def test_qemu_killed(checkout: Path, pytester: pytest.Pytester) -> None:
+def test_qemu_killed(lose: Lose) -> None:
     """The test during which it ended fails; the next has a new one."""
-    test = "def test_that_ends_before(): pass\ndef test_it(): time.sleep(2)"
-    done = run(pytester, test)
-    assert done.parseoutcomes() == {"passed": 3, "failed": 1}
-    done.stdout.fnmatch_lines([f"_* test_it[[]{KERNEL}] _*", "*QEMU ended with status 137*"])
+    done = lose("def test_without_qemu(): time.sleep(2)")
+    assert done.parseoutcomes() == {"passed": 2, "failed": 1}
+    done.stdout.fnmatch_lines(["_* test_without_qemu*", "*QEMU ended with status *"])
 
 
 @pytest.mark.timeout(600)
-def test_a_kernel_that_does_not_boot(checkout: Path, pytester: pytest.Pytester) -> None:
+def test_a_kernel_that_does_not_boot(lose: Lose) -> None:
     """Is tried twice for the first test and for the second, and given up; its console is shown."""
-    done = run(pytester, "", "--kernel-append", "rdinit=/nothing panic=-1")
+    done = lose("", "--kernel-append", "rdinit=/nothing panic=-1")
     assert done.parseoutcomes() == {"errors": 2}
     done.stdout.fnmatch_lines(
-        ["*did not boot*", "fingerprint: Kernel panic - not syncing: *", "*console of the guest*"]
+        ["*QEMU ended*", "fingerprint: Kernel panic - not syncing: *", "*console of the guest*"]
     )
     assert done.ret == pytest.ExitCode.TESTS_FAILED
