@@ -12,7 +12,7 @@ ROOMS := uapi mm lease kconfig arch plugins guests bench ksmtests tests
 EMULATION := mmdebstrap lz4 qemu-system-x86_64 qemu-system-arm qemu-system-aarch64
 EMULATION_PACKAGES := mmdebstrap lz4 qemu-system-x86 qemu-system-arm
 
-.PHONY: run_tests matrix check check-kernels check-guests check-red bench emulation
+.PHONY: run_tests matrix check check-kernels check-guests check-red bench bench-guests emulation
 
 run_tests: $(RUN_READY)
 	$(IN_VENV) pytest -n auto --kernel auto ksmtests
@@ -42,6 +42,10 @@ check-red: $(DEV_READY)
 
 bench: $(RUN_READY)
 	$(IN_VENV) bench
+
+# How long guests take, from an empty cache and from full ones, beside vng.
+bench-guests: $(RUN_READY) emulation
+	$(IN_VENV) bench.guests
 
 emulation:
 	@for command in $(EMULATION); do command -v $$command >/dev/null || missing=$$command; done; \

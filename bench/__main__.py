@@ -12,10 +12,10 @@ import json
 import os
 import signal
 import sys
-from types import FrameType
 
 from bench import compare
 from bench.busy_neighbour import NeighbourError
+from bench.cli import count, end_on_signals
 from bench.cprogram import SOURCE_PACKAGE, BuildError, build
 from bench.settings import SYSFS, SettingsError
 from guests.cache import CacheError
@@ -32,13 +32,6 @@ FAILURES = (
 )
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
@@ -46,10 +39,10 @@ def _options() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--pairs", type=_count, default=5, help="runs of each on the quiet machine (default: 5)"
+        "--pairs", type=count, default=5, help="runs of each on the quiet machine (default: 5)"
     )
     parser.add_argument(
-        "--busy-pairs", type=_count, default=2, help="runs of each when KSM is busy (default: 2)"
+        "--busy-pairs", type=count, default=2, help="runs of each when KSM is busy (default: 2)"
     )
     parser.add_argument(
         "--source",
@@ -77,11 +70,6 @@ def other_users() -> str | None:
     return f"note: KSM is in use (run {run}, pages_shared {shared}), so the times are of both uses"
 
 
-def _end(signal_number: int, _frame: FrameType | None) -> None:
-    """Turn a signal into an exception, so that programs are ended and settings put back."""
-    sys.exit(128 + signal_number)
-
-
 def main() -> int:
     """Build, measure and report."""
     options = _options()
@@ -91,8 +79,7 @@ def main() -> int:
         return 2
     # Compiled modules are kept from one run to the next, as they are wherever tests run twice.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGHUP, _end)
+    end_on_signals()
     try:
         if remark := other_users():
             compare.say(remark)
