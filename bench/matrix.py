@@ -49,7 +49,8 @@ def table(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
 def clean(status: int, rows: dict[str, dict[str, Any]]) -> bool:
     """Whether a run ended as it should, and nothing failed but for want of a named fix."""
     known = any(row["lacks_fix"] for row in rows.values())
-    return status == (1 if known else 0) and not any(row["failed"] for row in rows.values())
+    failed = any(row["failed"] for row in rows.values())
+    return bool(rows) and status == (1 if known else 0) and not failed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -106,7 +106,7 @@ class Matrix:
         found: dict[str, Counter[str]] = {}
         for name, row in self.rows.items():
             for reason, count in getattr(row, which).items():
-                found.setdefault(reason, Counter())[name] += count
+                found.setdefault(alike(reason, row.release), Counter())[name] += count
         return sorted(found.items())
 
     def pytest_sessionfinish(self) -> None:
@@ -114,6 +114,11 @@ class Matrix:
         if path := self._config.option.matrix:
             data = {"kernels": {name: row.data() for name, row in self.rows.items()}}
             path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def alike(reason: str, release: str) -> str:
+    """A reason without the release, to be the same on all kernels that have it."""
+    return reason.replace(f"; this is {release}", "").replace(f"-{release}", "-*")
 
 
 def pytest_configure(config: pytest.Config) -> None:

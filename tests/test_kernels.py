@@ -14,6 +14,7 @@ import pytest
 from guests import catalogue
 from plugins.kernel_scheduling import KernelScheduling
 from plugins.kernels import Place
+from plugins.matrix import alike
 from plugins.remote import MalformedReport, rebuilt
 
 pytest_plugins = "pytester"
@@ -300,6 +301,22 @@ def test_features_of_each_kernel(run: Run) -> None:
     done = run("--kernel=ssh:board", "--features")
     done.stdout.fnmatch_lines(["board: kernel: *", "ksm *"])
     assert done.ret == 0
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("guard_advice came with 6.13; this is 6.1.0-50-armmp", "guard_advice came with 6.13"),
+        (
+            "thp: CONFIG_X is absent from /boot/config-6.1.0-50-armmp",
+            "thp: CONFIG_X is absent from /boot/config-*",
+        ),
+        ("arm: 32-bit ARM has no NUMA", "arm: 32-bit ARM has no NUMA"),
+    ],
+)
+def test_reasons_of_many_kernels_are_shown_once(reason: str, shown: str) -> None:
+    """Forty kernels have as many releases, and a handful of reasons."""
+    assert alike(reason, "6.1.0-50-armmp") == shown
 
 
 # What a guest sends

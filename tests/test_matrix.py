@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What `bench.matrix` makes of the rows that `--matrix` wrote."""
+
+from typing import Any
+
+import pytest
+
+from bench import matrix
+
+
+def row(**counts: int) -> dict[str, Any]:
+    """A kernel's row."""
+    return {
+        **dict.fromkeys(("passed", "failed", "lacks_fix", "skipped", "xfailed", "xpassed"), 0),
+        "boot_seconds": 1.5,
+        **counts,
+    }
+
+
+def test_a_race_of_the_kernel_met_or_not_is_the_same_table() -> None:
+    """An expected failure that does not come is no change."""
+    assert matrix.table({"a": row(passed=3, xfailed=2)}) == matrix.table(
+        {"a": row(passed=3, xfailed=1, xpassed=1)}
+    )
+    assert matrix.table({"a": row(passed=3)}) != matrix.table({"a": row(passed=2, skipped=1)})
+
+
+@pytest.mark.parametrize(
+    ("status", "counts", "clean"),
+    [
+        (0, {"passed": 3}, True),
+        (1, {"passed": 3, "failed": 1}, False),
+        (1, {"passed": 3, "lacks_fix": 1}, True),
+        (1, {"passed": 3, "lacks_fix": 1, "failed": 1}, False),
+        (1, {"passed": 3}, False),
+        (2, {"passed": 3}, False),
+        (0, {"passed": 3, "lacks_fix": 1}, False),
+    ],
+)
+def test_a_run_is_clean_where_only_named_fixes_are_missing(
+    status: int, counts: dict[str, int], clean: bool
+) -> None:
+    """pytest's status must agree with the counts, or something went wrong beside the tests."""
+    assert matrix.clean(status, {"a": row(**counts), "b": row(passed=1)}) is clean
+
+
+@pytest.mark.parametrize(
+    ("runs", "status", "same"),
+    [
+        ([{"a": row(passed=2)}, {"a": row(passed=2)}], 0, True),
+        ([{"a": row(passed=2)}, {"a": row(passed=1, skipped=1)}], 1, False),
+        ([{}], 1, True),
+    ],
+)
+def test_runs_are_compared(
+    runs: list[dict[str, Any]],
+    status: int,
+    same: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The last line says whether all were the same; no kernel at all is no success."""
+    left = iter(runs)
+    monkeypatch.setattr(matrix, "run", lambda _: (0, next(left)))
+    assert matrix.main(["--runs", str(len(runs)), "--kernel", "a"]) == status
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert f'"same": {str(same).lower()}' in last
