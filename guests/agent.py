@@ -5,16 +5,17 @@
 |---|---|
 | {"do": "clock", "seconds"} | sets the clock: a machine that was resumed thinks of the past |
 | {"do": "wake", "data"} | takes the data for randomness; says "ready" again, as a resumed machine |
-| {"do": "files", "data"} | keeps a part of a bundle; unpacks it at one without data |
+| {"do": "files", "size"} | says "listening", takes a bundle of that size as it is, and unpacks it |
 | {"do": "run", "argv", "cwd", "env", "terminal"} | starts a program |
 | {"do": "call", "module", "argv", "cwd"} | calls main(argv) of a module below cwd, in a fork |
 | {"do": "input", "data"} | writes to the program's standard input; no data is its end |
 | {"do": "signal", "number"} | sends the program, and what it started, a signal |
 | {"do": "end"} | leaves |
 
-It tells {"event": "ready", "release", "python"}, {"event": "unpacked"}, {"event": "output",
-"data"}, {"event": "message", "data"} of what a called module writes to MESSAGES, {"event": "exit",
-"status"}, {"event": "refused", "reason"}, and {"event": "alive"} while a program is silent.
+It tells {"event": "ready", "release", "python"}, {"event": "listening"}, {"event": "unpacked"},
+{"event": "output", "data"}, {"event": "message", "data"} of what a called module writes to
+MESSAGES, {"event": "exit", "status"}, {"event": "refused", "reason"}, and {"event": "alive"} while
+a program is silent.
 """
 
 import contextlib
@@ -22,7 +23,6 @@ import fcntl
 import importlib
 import os
 import platform
-import pty
 import random
 import selectors
 import signal
@@ -30,20 +30,19 @@ import struct
 import subprocess
 import sys
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 from guests import bundle
 from guests.frames import MAX_CHUNK, Decoder, Message, encode, pack, unpack
+from guests.programs import MESSAGES, Program, call, run
 
-SOURCES = ("__init__", "agent", "bundle", "frames")  # modules of this package the agent consists of
+__all__ = ["MESSAGES", "PORT", "SOURCES", "Agent", "preload"]
+
+SOURCES = ("__init__", "agent", "bundle", "frames", "programs")  # the agent's, of this package
 PORT = "ksmtests"
 PORT_DEADLINE_S = 30  # for the port to appear, once the modules are loaded
 ALIVE_S = 2.0
-OWN_TERMINAL = ["/bin/busybox", "setsid", "-c"]  # a session whose Ctrl-C is this terminal's
 PORTS = Path("/sys/class/virtio-ports")
-MESSAGES = 3  # the descriptor on which a called module sends messages of its own
 PRELOADED = (
     *("pytest", "_pytest.assertion.rewrite", "_pytest.junitxml", "_pytest.skipping"),
     *("_pytest.tmpdir", "_pytest.fixtures", "_pytest.python", "_pytest.unittest"),
@@ -82,132 +81,6 @@ def stir(data: bytes) -> None:
     random.seed()
 
 
-class Fork:
-    """A child that does something and exits with what that returns; in a session of its own."""
-
-    def __init__(self, do: Callable[[], int]) -> None:
-        self._status: int | None = None
-        self.pid = os.fork()
-        if self.pid == 0:
-            status = 1
-            try:
-                os.setsid()
-                status = do()
-            except BaseException:  # noqa: BLE001 - nothing may return into the agent
-                traceback.print_exc()
-            finally:
-                with contextlib.suppress(OSError):
-                    sys.stdout.flush()
-                    sys.stderr.flush()
-                os._exit(status)
-
-    def poll(self) -> int | None:
-        """The exit status, negative for a signal; None while it runs."""
-        return self._wait(os.WNOHANG)
-
-    def wait(self) -> int:
-        """The exit status, once it has ended."""
-        status = self._wait(0)
-        return 0 if status is None else status
-
-    def _wait(self, options: int) -> int | None:
-        if self._status is None:
-            pid, status = os.waitpid(self.pid, options)
-            if pid:
-                self._status = os.waitstatus_to_exitcode(status)
-        return self._status
-
-
-class Program:
-    """A running program, with what it is read from and written to."""
-
-    def __init__(self, process: "Fork | subprocess.Popen[bytes]", stdin: int, output: int) -> None:
-        self.process = process
-        self.events = {output: "output"}  # descriptor -> event that tells what is read from it
-        self._stdin: int | None = stdin
-
-    def write(self, data: bytes) -> None:
-        """Pass input on, blocking; none is the end of it. A program may have closed its end."""
-        if self._stdin is None:
-            return
-        with contextlib.suppress(BrokenPipeError):
-            while data:
-                data = data[os.write(self._stdin, data) :]
-            return
-        self.close_input()
-
-    def close_input(self) -> None:
-        """End the program's input."""
-        if self._stdin is not None:
-            os.close(self._stdin)
-            self._stdin = None
-
-    def close(self) -> int:
-        """Forget it, and give its exit status as a shell would."""
-        status = self.process.wait()
-        self.close_input()
-        for descriptor in self.events:
-            os.close(descriptor)
-        return status if status >= 0 else 128 - status
-
-
-def run(message: Message, cwd: Path) -> Program:
-    """Start a program, with pipes or a terminal."""
-    environment = {**os.environ, **message["env"]}
-    argv = message["argv"]
-    if message.get("terminal"):
-        output, inner = pty.openpty()
-        stdin = os.dup(output)
-        theirs = inner
-    else:
-        output, inner = os.pipe()
-        theirs, stdin = os.pipe()
-    try:
-        process = subprocess.Popen(
-            OWN_TERMINAL + argv if message.get("terminal") else argv,
-            cwd=cwd,
-            env=environment,
-            stdin=theirs,
-            stdout=inner,
-            stderr=inner,
-            start_new_session=not message.get("terminal"),
-        )
-    except BaseException:
-        os.close(output)
-        os.close(stdin)
-        raise
-    finally:
-        for descriptor in {theirs, inner}:
-            os.close(descriptor)
-    return Program(process, stdin, output)
-
-
-def call(message: Message, cwd: Path) -> Program:
-    """Call a module in a fork, which has everything imported already."""
-    output, stdout = os.pipe()
-    messages, told = os.pipe()
-    theirs, stdin = os.pipe()
-
-    def main() -> int:
-        ours = [os.dup(each) for each in (theirs, stdout, stdout, told)]  # out of 0 to 3
-        for number, descriptor in enumerate(ours):
-            os.dup2(descriptor, number)
-        os.closerange(MESSAGES + 1, 1 << 10)
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        os.chdir(cwd)
-        for name in [name for name in sys.modules if name.partition(".")[0] == __package__]:
-            del sys.modules[name]  # the checkout has its own
-        sys.path.insert(0, str(cwd))
-        status: int = importlib.import_module(message["module"]).main(message["argv"])
-        return status
-
-    program = Program(Fork(main), stdin, output)
-    program.events[messages] = "message"
-    for descriptor in (theirs, stdout, told):
-        os.close(descriptor)
-    return program
-
-
 class Agent:
     """Serves one port; what it is sent lies below `root`."""
 
@@ -221,7 +94,6 @@ class Agent:
         self._decoder = Decoder()
         self._selector = selectors.DefaultSelector()
         self._selector.register(port, selectors.EVENT_READ)
-        self._bundle = bytearray()
         self._program: Program | None = None
         self._serving = True
 
@@ -265,7 +137,7 @@ class Agent:
                 stir(unpack(message["data"]))
                 self._introduce()
             case "files", _:
-                self._unpack(unpack(message["data"]))
+                self._take_files(message["size"])
             case "run" | "call", Program():
                 self.tell(event="refused", reason="a program is running")
             case "run" | "call", _:
@@ -288,12 +160,18 @@ class Agent:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(program.process.pid, number)
 
-    def _unpack(self, data: bytes) -> None:
-        self._bundle += data
-        if data:
-            return
-        bundle.unpack(bytes(self._bundle), self._root)
-        self._bundle.clear()
+    def _take_files(self, size: int) -> None:
+        """Take the bytes past the decoder: base64 and JSON double the time on a slow processor."""
+        self.tell(event="listening")
+        data = memoryview(bytearray(size))
+        at = 0
+        while at < size:
+            read = os.readv(self._port, [data[at:]])
+            if not read:
+                self._serving = False
+                return
+            at += read
+        bundle.unpack(data, self._root)
         self.tell(event="unpacked")
 
     def _start(self, message: Message) -> None:

@@ -27,7 +27,7 @@ def packed(files: Iterable[Path]) -> bytes:
     return zlib.compress(b"".join((_LENGTH.pack(len(encoded)), encoded, *contents)), level=1)
 
 
-def unpack(bundle: bytes, root: Path) -> None:
+def unpack(bundle: bytes | memoryview, root: Path) -> None:
     """Write the files below `root`, with their times, by which compiled modules are known good."""
     data = zlib.decompress(bundle)
     (length,) = _LENGTH.unpack_from(data)

@@ -5,7 +5,7 @@ import select
 import socket
 from collections import deque
 
-from guests.frames import MAX_CHUNK, Decoder, Message, encode
+from guests.frames import MAX_CHUNK, Decoder, Message
 
 SEND_TIMEOUT_S = 60  # the guest takes what it is sent within this time, or hangs
 
@@ -23,12 +23,12 @@ class Channel:
         self._decoder = Decoder()
         self._arrived: deque[Message] = deque()
 
-    def send(self, **message: object) -> None:
-        """Send a message. Raises ChannelClosed."""
+    def send(self, data: bytes) -> None:
+        """Send an encoded message, or bytes that one has announced. Raises ChannelClosed."""
         try:
-            self._socket.sendall(encode(message))
+            self._socket.sendall(data)
         except OSError as error:
-            raise ChannelClosed(f"a message could not be sent: {error}") from error
+            raise ChannelClosed(f"it could not be sent to: {error}") from error
 
     def receive(self, timeout_s: float, also: int | None = None) -> Message | None:
         """The next message; None when none came in time or the descriptor `also` can be read.

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from guests import bundle
 from guests.channel import Channel, ChannelClosed
 from guests.checkout import checkout_files
-from guests.frames import MAX_CHUNK, Decoder, Message, ProtocolError, encode, pack, unpack
+from guests.frames import Decoder, Message, ProtocolError, encode, pack, unpack
 from guests.patience import scaled
 
 SILENCE_S = 60  # the agent says at least every two seconds that it is alive
@@ -83,12 +83,10 @@ class Guest:
         """Set the clock, and put the checkout at its path on this machine. Raises LostGuest."""
         self._send(do="clock", seconds=time.time())
         files = bundle.packed(checkout_files(self._checkout))
-        for begin in range(0, len(files), MAX_CHUNK):
-            self._send(do="files", data=pack(files[begin : begin + MAX_CHUNK]))
-        self._send(do="files", data="")
-        answer = self._receive(scaled(SILENCE_S))
-        if answer is None or answer.get("event") != "unpacked":
-            raise self.lost(f"did not unpack the checkout, but said {str(answer)[:80]}")
+        self._send(do="files", size=len(files))
+        self._expect("listening", "take the checkout")
+        self._send_raw(files)
+        self._expect("unpacked", "unpack the checkout")
         self.ready_seconds = time.monotonic() - self._begun
 
     def run(
@@ -187,9 +185,17 @@ class Guest:
         """The last lines of the console."""
         return self._carrier.console_tail()
 
+    def _expect(self, event: str, doing: str) -> None:
+        answer = self._receive(scaled(SILENCE_S))
+        if answer is None or answer.get("event") != event:
+            raise self.lost(f"did not {doing}, but said {str(answer)[:80]}")
+
     def _send(self, **message: object) -> None:
+        self._send_raw(encode(message))
+
+    def _send_raw(self, data: bytes) -> None:
         try:
-            self._channel.send(**message)
+            self._channel.send(data)
         except ChannelClosed as error:
             raise self.lost(str(error)) from error
 

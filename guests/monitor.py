@@ -88,5 +88,10 @@ class Monitor:
             raise MonitorError(f"QEMU does not answer: {error}") from error
         if not line:
             raise MonitorError("QEMU has closed its monitor")
-        answer: dict[str, Any] = json.loads(line)
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise MonitorError(f"QEMU's monitor said {line[:80].decode(errors='replace').strip()}")
         return answer

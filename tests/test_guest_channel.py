@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The channel to a guest, which is not trusted, and the agent at its other end."""
 
+import os
 import signal
 import socket
 import struct
@@ -16,7 +17,7 @@ from guests import frames
 from guests.agent import Agent
 from guests.channel import Channel, ChannelClosed
 from guests.frames import MAX_FRAME, Decoder, ProtocolError
-from guests.guest import Guest, LostGuest, RefusedError
+from guests.guest import ENTROPY, Guest, LostGuest, RefusedError
 
 DEADLINE_S = 20
 
@@ -140,8 +141,8 @@ def test_a_channel_that_takes_nothing_is_closed() -> None:
     with ours, theirs:
         channel = Channel(ours)
         ours.settimeout(0.05)
-        with pytest.raises(ChannelClosed, match="could not be sent"):
-            channel.send(data="x" * (MAX_FRAME - 100))
+        with pytest.raises(ChannelClosed, match="could not be sent to"):
+            channel.send(b"x" * MAX_FRAME)
 
 
 # The agent, on this kernel
@@ -204,3 +205,36 @@ def test_agent_refuses_what_cannot_be_started(served: Guest) -> None:
     with pytest.raises(RefusedError, match="no-such-program"):
         served.run(["no-such-program"], lambda _: None, cwd="/")
     assert served.run(["true"], lambda _: None, cwd="/") == 0
+
+
+def test_agent_unpacks_a_checkout(ends: tuple[Guest, socket.socket], tmp_path: Path) -> None:
+    """Below its root, with contents and times, by which compiled modules are judged."""
+    checkout = tmp_path / "checkout"
+    module = checkout / "uapi/deep/data"
+    module.parent.mkdir(parents=True)
+    (checkout / "uapi/__init__.py").touch()
+    module.write_bytes(bytes(range(256)) * 8192)
+    os.utime(module, ns=(1, 1234567890123456789))
+    carrier, agent = ends
+    guest = Guest("tested", cast("Any", carrier._carrier), checkout)  # noqa: SLF001
+    thread = threading.Thread(target=Agent(agent.fileno(), tmp_path / "root").serve)
+    thread.start()
+    guest.wait_ready(DEADLINE_S)
+    guest.bring_checkout()
+    guest._send(do="end")  # noqa: SLF001
+    thread.join(DEADLINE_S)
+    arrived = tmp_path / "root" / module.relative_to("/")
+    assert arrived.read_bytes() == module.read_bytes()
+    assert arrived.stat().st_mtime_ns == 1234567890123456789
+
+
+def test_agent_says_again_that_it_is_ready(served: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed guest is greeted with randomness of its own."""
+    given: list[bytes] = []
+    monkeypatch.setattr("guests.agent.stir", given.append)
+    served.wake(DEADLINE_S)
+    served.wake(DEADLINE_S)
+    assert served.resumed
+    assert served.release == os.uname().release
+    assert len(given[0]) == len(given[1]) == ENTROPY
+    assert given[0] != given[1]
