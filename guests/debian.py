@@ -22,7 +22,7 @@ from pathlib import Path
 from guests.cache import cache_dir, locked, publish, workshop
 from guests.mirror import OVERRIDE, debian_mirror
 
-__all__ = ["FetchError", "Package", "cache_dir", "dependencies", "fetch"]
+__all__ = ["FetchError", "Package", "cache_dir", "dependencies", "download_settings", "fetch"]
 
 KEYRINGS = (
     Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
@@ -31,6 +31,10 @@ KEYRINGS = (
 INDEX_AGE_S = 24 * 3600  # an index younger than this is used as it is
 COMMAND_TIMEOUT_S = 1800  # for a kernel's source over a slow line
 ATTEMPTS = 3
+NOT_INSTALLED = (
+    "{} is not installed, but Debian packages are fetched with it: "
+    "install apt and dpkg (most distributions have both)"
+)
 PAUSE_S = 5.0  # before another attempt at a mirror in the middle of its own update
 
 # What apt says when index and packages are not of one state of the archive.
@@ -122,9 +126,8 @@ class Index:
         """Write apt's configuration; downloads follow the system's (proxies, for instance)."""
         for directory in ("state/lists/partial", "cache/archives/partial"):
             (self.home / directory).mkdir(parents=True, exist_ok=True)
-        settings = self.run("apt-config", "dump", "--format", '%F "%v";%n', configuration=None)
         own = _CONFIGURATION.format(home=self.home, architecture=architecture)
-        inherited = "".join(f"{line}\n" for line in settings.splitlines() if _SETTING.match(line))
+        inherited = "".join(f"{line}\n" for line in download_settings())
         (self.home / "apt.conf").write_text(inherited + own, encoding="utf-8")
         (self.home / "sources.list").write_text(self.source + "\n", encoding="utf-8")
         (self.home / "status").write_text("", encoding="utf-8")
@@ -170,13 +173,9 @@ class Index:
             self.run("dpkg-deb", "-x", f"{candidate.file}.deb", "tree", cwd=work)
             publish(work / "tree", tree)
 
-    def run(
-        self, *command: str, cwd: Path | None = None, configuration: str | None = "apt.conf"
-    ) -> str:
+    def run(self, *command: str, cwd: Path | None = None) -> str:
         """Return what a command prints. Raises FetchError with its complaints when it fails."""
-        environment = {**os.environ, "LC_ALL": "C"}
-        if configuration:
-            environment["APT_CONFIG"] = str(self.home / configuration)
+        environment = {**os.environ, "LC_ALL": "C", "APT_CONFIG": str(self.home / "apt.conf")}
         try:
             done = subprocess.run(
                 command,
@@ -191,10 +190,7 @@ class Index:
                 check=False,
             )
         except FileNotFoundError as error:
-            raise FetchError(
-                f"{command[0]} is not installed, but Debian packages are fetched with it: "
-                "install apt and dpkg (most distributions have both)"
-            ) from error
+            raise FetchError(NOT_INSTALLED.format(command[0])) from error
         except subprocess.TimeoutExpired as error:
             raise FetchError(f"{_line(command)} took longer than {error.timeout:.0f} s") from error
         if done.returncode:
@@ -204,6 +200,21 @@ class Index:
                 f"(another mirror can be named in {OVERRIDE}):\n{done.stderr.strip()}"
             )
         return done.stdout
+
+
+def download_settings() -> list[str]:
+    """How this system's apt downloads (proxies, for instance), for others to do the same.
+
+    They are lines of apt.conf(5). Raises FetchError where there is no apt.
+    """
+    command = ("apt-config", "dump", "--format", '%F "%v";%n')
+    try:
+        shown = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
+    except FileNotFoundError as error:
+        raise FetchError(NOT_INSTALLED.format(command[0])) from error
+    except subprocess.CalledProcessError as error:
+        raise FetchError(f"`{_line(command)}` failed:\n{error.stderr.strip()}") from error
+    return [line for line in shown.splitlines() if _SETTING.match(line)]
 
 
 def _line(command: Sequence[str]) -> str:

@@ -19,13 +19,15 @@ from pathlib import Path
 from guests import cpio, wheels
 from guests.agent import SOURCES
 from guests.cache import cache_dir, locked, publish, workshop
-from guests.debian import keyring
+from guests.debian import download_settings, keyring
 from guests.kernel import KernelFiles
+from guests.machines import MACHINES
 from guests.mirror import debian_mirror
 from guests.modules import channel_modules
 
-SUITE = "bookworm"  # its Python is 3.11, the oldest the suite runs on
+PYTHONS = {"bookworm": "3.11", "sid": "3.14"}  # by suite; one that is here compiles ahead
 PACKAGES = ("python3", "python3-cffi-backend", "busybox-static")
+MERGED = ("bin", "sbin", "lib", "lib64")  # links into /usr, which no package here makes
 BASE = "base.cpio.lz4"
 MODULES = "ksm-modules"  # beside /lib, which is a link on systems with a merged /usr
 AGENT = "ksm-agent"
@@ -103,14 +105,15 @@ def base_image(architecture: str) -> Path:
 
 
 def _key(architecture: str, packages: list[Distribution]) -> str:
+    suite = MACHINES[architecture].suite
     recipe = [
         architecture,
-        SUITE,
+        suite,
         *PACKAGES,
         *PRUNED,
         Path(cpio.__file__).read_text("utf-8"),
         *(f"{package.name}=={package.version}" for package in packages),
-        str(_interpreter("3.11")),
+        str(_interpreter(PYTHONS[suite])),
     ]
     return hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:16]
 
@@ -121,6 +124,9 @@ def _make(work: Path, architecture: str, packages: list[Distribution], lock: int
     for pattern in PRUNED:
         for path in root.glob(pattern):
             _remove(path)
+    for name in MERGED:
+        if (root / "usr" / name).is_dir() and not (root / name).exists():
+            (root / name).symlink_to(f"usr/{name}")
     version = next(root.glob("usr/lib/python3.*")).name.removeprefix("python")
     site = root / f"usr/local/lib/python{version}/dist-packages"
     for package in packages:
@@ -142,8 +148,9 @@ def _remove(path: Path) -> None:
 
 def _bootstrap(root: Path, architecture: str, lock: int) -> None:
     """Unpack Debian packages: no program of theirs is run, so any architecture will do."""
+    suite = MACHINES[architecture].suite
     mode = "root" if os.geteuid() == 0 else "chrootless"
-    source = f"deb [signed-by={keyring()}] {debian_mirror()} {SUITE} main"
+    source = f"deb [signed-by={keyring()}] {debian_mirror()} {suite} main"
     _run(
         lock,
         "mmdebstrap",
@@ -152,7 +159,8 @@ def _bootstrap(root: Path, architecture: str, lock: int) -> None:
         "--variant=extract",
         f"--architectures={architecture}",
         f"--include={','.join(PACKAGES)}",
-        SUITE,
+        *(f"--aptopt={setting}" for setting in download_settings()),
+        suite,
         str(root),
         source,
     )

@@ -13,6 +13,8 @@ class Machine:
     machine: str
     cpu: str
     console: str
+    channel: str = "virtio-serial-pci"  # QEMU's device with the agent's port
+    suite: str = "bookworm"  # of Debian, for its userland: Python 3.11, the oldest that is good
     append: str = ""
     kvm: tuple[str, ...] = ()  # modules of a host that runs such guests faster than QEMU alone
     least_qemu: tuple[int, int] = (7, 0)
@@ -44,5 +46,28 @@ MACHINES = {
         machine="virt,highmem=off",  # a kernel without LPAE does not reach PCI above 4 GiB
         cpu="cortex-a15",  # has LPAE
         console="ttyAMA0",
+    ),
+    "riscv64": Machine(
+        emulator="qemu-system-riscv64",
+        package="qemu-system-misc",
+        machine="virt",
+        cpu="rv64",
+        console="ttyS0",
+        suite="sid",  # bookworm does not have it
+    ),
+    "s390x": Machine(
+        emulator="qemu-system-s390x",
+        package="qemu-system-misc",
+        machine="s390-ccw-virtio",
+        cpu="max",
+        console="ttysclp0",
+        channel="virtio-serial-ccw",
+    ),
+    "ppc64el": Machine(
+        emulator="qemu-system-ppc64",
+        package="qemu-system-ppc",
+        machine="pseries,x-vof=on",  # the other firmware, SLOF, is slow
+        cpu="power9",
+        console="hvc0",
     ),
 }

@@ -17,10 +17,14 @@ BUILT_IN = (
     "FUTEX",  # Python's threads
 )
 MODULAR = ("VIRTIO_PCI", "VIRTIO_CONSOLE")  # loaded from the image; with what they depend on
+NO_PCI = ("s390x",)  # the channel hangs on channel I/O
 OF_MACHINE = {
     "amd64": ("SERIAL_8250_CONSOLE",),
     "arm64": ("PCI_HOST_GENERIC", "SERIAL_AMBA_PL011_CONSOLE"),
     "armhf": ("PCI_HOST_GENERIC", "SERIAL_AMBA_PL011_CONSOLE"),
+    "riscv64": ("PCI_HOST_GENERIC", "SERIAL_OF_PLATFORM", "SERIAL_8250_CONSOLE"),
+    "s390x": ("S390_GUEST", "SCLP_VT220_CONSOLE"),
+    "ppc64el": ("PPC_PSERIES", "HVC_CONSOLE"),
 }
 
 
@@ -35,5 +39,7 @@ def missing(config: str, arch: str, modules: frozenset[str]) -> list[str]:
     return [
         symbol
         for symbol in (*BUILT_IN, *MODULAR, *OF_MACHINE.get(arch, ()))
-        if known.get(symbol) != "y" and not (known.get(symbol) == "m" and symbol in modules)
+        if (symbol != "VIRTIO_PCI" or arch not in NO_PCI)
+        and known.get(symbol) != "y"
+        and not (known.get(symbol) == "m" and symbol in modules)
     ]

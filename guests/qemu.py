@@ -176,7 +176,7 @@ def command(
         *("-object", f"memory-backend-file,id=ram,size={size},mem-path={ram.path},share={share}"),
         *("-serial", f"file:{directory / 'console'}"),
         *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "monitor,mode=control"),
-        *("-device", "virtio-serial-pci", "-chardev", f"socket,id=channel,fd={channel}"),
+        *("-device", machine.channel, "-chardev", f"socket,id=channel,fd={channel}"),
         *("-device", f"virtserialport,chardev=channel,name={PORT}"),
         *("-kernel", str(image), "-append", " ".join(append.split())),
         *(("-incoming", "defer") if ram.saved else ("-initrd", str(directory / "initramfs"))),

@@ -139,7 +139,8 @@ def main(words: list[str]) -> int:
             if arguments.resumes:
                 attempt(kernel, retries, fresh=False)  # saves it
                 ways["resumes"] = soak(kernel, arguments.resumes, retries, fresh=False)
-            sys.stderr.write(f"{kernel.name}: {ways}\n")
+            done = {way: tally.summary() for way, tally in ways.items()}
+            sys.stderr.write(f"{kernel.name}: {done}\n")
     summaries = {
         name: {way: tally.summary() for way, tally in ways.items()}
         for name, ways in tallies.items()

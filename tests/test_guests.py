@@ -43,6 +43,7 @@ def command_line(arch: str, *, saved: bool = False) -> list[str]:
         ("amd64", "q35", "max", "console=ttyS0 quiet panic=-1 no_timer_check slab_nomerge"),
         ("arm64", "virt", "cortex-a76", "console=ttyAMA0 quiet panic=-1 slab_nomerge"),
         ("armhf", "virt,highmem=off", "cortex-a15", "console=ttyAMA0 quiet panic=-1 slab_nomerge"),
+        ("ppc64el", "pseries,x-vof=on", "power9", "console=hvc0 quiet panic=-1 slab_nomerge"),
     ],
 )
 def test_command_line(
@@ -62,6 +63,12 @@ def test_command_line(
         *("-device", "virtserialport,chardev=channel,name=ksmtests"),
         *("-kernel", "/vmlinuz", "-append", append, "-initrd", "/guest/initramfs"),
     ]
+
+
+def test_the_channel_hangs_on_the_machines_own_bus() -> None:
+    """PCI is not everywhere."""
+    assert "virtio-serial-pci" in command_line("riscv64")
+    assert "virtio-serial-ccw" in command_line("s390x")
 
 
 def test_a_saved_guest_is_told_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from guests import catalogue, formats, modules, needs
 from guests.catalogue import CatalogueError
-from guests.local import LocalKernel, find
+from guests.local import BUILDS, LocalKernel, find
 from guests.session import boot
 from guests.sources import resolve
 
@@ -17,7 +17,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 KNOWN = catalogue.load()
 CONFIGS = {
     arch: "\n" + "".join(f"CONFIG_{name}=y\n" for name in (symbol, *of_all))
-    for arch, symbol in (("amd64", "X86_64"), ("arm64", "ARM64"), ("armhf", "ARM"))
+    for symbol, (arch, _) in BUILDS.items()
     for of_all in [(*needs.BUILT_IN, *needs.MODULAR, *needs.OF_MACHINE[arch])]
 }
 
@@ -43,7 +43,7 @@ def zboot(compression: bytes, payload: bytes) -> bytes:
 
 def tree(directory: Path, image: str = "arch/x86/boot/bzImage", arch: str = "amd64") -> Path:
     """A tree with a kernel built in it."""
-    (directory / image).parent.mkdir(parents=True)
+    (directory / image).parent.mkdir(parents=True, exist_ok=True)
     (directory / image).write_bytes(X86)
     (directory / "Kbuild").touch()
     (directory / ".config").write_text(CONFIGS[arch])
@@ -92,6 +92,9 @@ def test_zboot_images_are_unpacked(tmp_path: Path) -> None:
         ("arch/arm64/boot/Image", "arm64"),
         ("arch/arm64/boot/Image.gz", "arm64"),
         ("arch/arm/boot/zImage", "armhf"),
+        ("arch/riscv/boot/Image", "riscv64"),
+        ("arch/s390/boot/bzImage", "s390x"),
+        ("vmlinux", "ppc64el"),
     ],
 )
 def test_a_tree_is_the_kernel_built_in_it(tmp_path: Path, image: str, arch: str) -> None:
@@ -193,6 +196,14 @@ def test_an_unfit_configuration_is_refused_with_all_that_lacks(tmp_path: Path) -
         "CONFIG_DEVTMPFS=y, CONFIG_VIRTIO_PCI=y "
         "(scripts/config -e DEVTMPFS -e VIRTIO_PCI && make olddefconfig && make)"
     )
+
+
+def test_pci_is_not_asked_for_where_there_is_none(tmp_path: Path) -> None:
+    """s390x has channel I/O."""
+    linux = tree(tmp_path / "linux", "arch/s390/boot/bzImage", "s390x")
+    config = CONFIGS["s390x"].replace("CONFIG_VIRTIO_PCI=y", "# CONFIG_PCI is not set")
+    (linux / ".config").write_text(config)
+    assert find(linux).arch == "s390x"
 
 
 def test_modules_of_a_tree_are_loaded(tmp_path: Path) -> None:
