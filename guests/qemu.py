@@ -16,7 +16,7 @@ from guests.kernel import Kernel
 from guests.machines import MACHINES, Machine
 
 BACKPORTS = "bookworm-backports"  # has QEMU 10
-DATA_PACKAGES = ("qemu-system-data", "seabios")
+DATA = ("qemu-system-data", "usr/share/qemu")
 PROBE_TIMEOUT_S = 30
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -76,7 +76,8 @@ def find_emulator(arch: str) -> Emulator:
     except QemuError as error:
         raise QemuError(
             f"{why}; Debian's newer one does not run here: {error}. "
-            f"Install {machine.package}, which also brings the libraries it needs"
+            f"Install {machine.emulator}, which also brings the libraries it needs (Debian's "
+            f"package {machine.package}; bookworm has some in qemu-system-misc)"
         ) from error
 
 
@@ -85,11 +86,9 @@ def _unpacked(machine: Machine) -> Emulator:
     if host is None:
         raise QemuError(f"none is known for {platform.machine()}")
     tree = fetch(Package(machine.package, BACKPORTS, host))
-    data = [fetch(Package(name, BACKPORTS)) for name in DATA_PACKAGES]
-    return _probe(
-        tree / "usr/bin" / machine.emulator,
-        (data[0] / "usr/share/qemu", data[1] / "usr/share/seabios"),
-    )
+    wanted = [DATA, machine.firmware] if machine.firmware else [DATA]
+    data = tuple(fetch(Package(name, BACKPORTS)) / place for name, place in wanted)
+    return _probe(tree / "usr/bin" / machine.emulator, data)
 
 
 def _probe(binary: Path, data: tuple[Path, ...]) -> Emulator:
@@ -168,6 +167,7 @@ def command(
     return [
         str(emulator.binary),
         *_firmware(emulator.data),
+        *(("-bios", machine.bios) if machine.bios and emulator.data else ()),
         *(("-sandbox", SANDBOX) if emulator.sandbox else ()),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-machine", f"{machine.machine},memory-backend=ram", "-accel", accel),

@@ -140,7 +140,7 @@ def main(words: list[str]) -> int:
                 attempt(kernel, retries, fresh=False)  # saves it
                 ways["resumes"] = soak(kernel, arguments.resumes, retries, fresh=False)
             done = {way: tally.summary() for way, tally in ways.items()}
-            sys.stderr.write(f"{kernel.name}: {done}\n")
+            sys.stderr.write(f"{kernel.name}: {json.dumps(done)}\n")
     summaries = {
         name: {way: tally.summary() for way, tally in ways.items()}
         for name, ways in tallies.items()
