@@ -9,6 +9,8 @@ A file has one table per kernel and, if wanted, groups of them:
     suite = "bookworm-backports"
     append = "mitigations=off"          # optional: more for the kernel's command line
     memory_mib = 1024                   # optional
+    machine = "virt,mte=on"             # optional: what QEMU is told instead of machines.py's
+    cpu = "max,pauth-impdef=on"         # optional, too
     cpus = 2                            # optional
 
     [groups]

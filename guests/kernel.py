@@ -25,6 +25,8 @@ class Kernel(ABC):
     append: str = field(default="", kw_only=True)  # more for the kernel's command line
     memory_mib: int = field(default=512, kw_only=True)  # enough for 16 KiB pages, 32 MiB PMDs
     cpus: int = field(default=1, kw_only=True)
+    machine: str = field(default="", kw_only=True)  # QEMU's, where it is not the usual one
+    cpu: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         """Raise ValueError for a machine that cannot be."""

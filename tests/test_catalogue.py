@@ -53,7 +53,8 @@ def test_a_name_is_one_kernel() -> None:
         (
             "latest",
             [
-                *("7.2-amd64", "7.2-arm64", "7.2-arm64-16k", "7.2-armhf", "7.2-armhf-lpae"),
+                *("7.2-amd64", "7.2-arm64", "7.2-arm64-16k", "7.2-arm64-mte", "7.2-armhf"),
+                "7.2-armhf-lpae",
                 *("7.2-riscv64", "7.2-s390x", "7.2-ppc64el", "7.2-ppc64el-64k"),
             ],
         ),
