@@ -6,6 +6,7 @@ a worker one kernel after another; the worker boots it for the first of its test
 pytest inside and takes over the reports.
 """
 
+import argparse
 import platform
 import sys
 from collections.abc import Callable, Generator, Sequence
@@ -67,10 +68,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
 
 
 Started: TypeAlias = AbstractContextManager[Guest]
