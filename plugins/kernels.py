@@ -23,6 +23,7 @@ from guests.board import BoardError
 from guests.cache import CacheError
 from guests.catalogue import CatalogueError
 from guests.debian import FetchError
+from guests.formats import FormatError
 from guests.image import ImageError
 from guests.kernel import Kernel
 from guests.patience import PatienceError
@@ -36,10 +37,13 @@ from plugins.requirements import requirements, why_not_here
 HOST = "host"
 AUTO = "auto"
 RUN, MODULE, TEST = "run", "module", "test"  # of --fresh-guest
-MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf", "armv8l": "armhf"}
+MACHINES = {
+    **{"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf", "armv8l": "armhf"},
+    **{"riscv64": "riscv64", "s390x": "s390x", "ppc64le": "ppc64el"},
+}
 CANNOT_START = (
-    *(BoardError, CacheError, CatalogueError, FetchError, ImageError, NotInstalledError),
-    *(PatienceError, QemuError, GivenUp),
+    *(BoardError, CacheError, CatalogueError, FetchError, FormatError, ImageError),
+    *(NotInstalledError, PatienceError, QemuError, GivenUp),
 )
 
 
@@ -142,9 +146,9 @@ def _refuse_doubles(places: Sequence[Place]) -> None:
 
 
 def newest_here() -> str:
-    """The newest kernel of the catalogue that has the architecture of this machine."""
+    """The newest ordinary kernel of the catalogue that has this machine's architecture."""
     arch = MACHINES.get(platform.machine(), "amd64")
-    return [name for name, one in catalogue.load().kernels.items() if one.arch == arch][-1]
+    return next(one.name for one in catalogue.load().resolve("latest") if one.arch == arch)
 
 
 _KERNELS = pytest.StashKey[Kernels]()

@@ -13,7 +13,7 @@ import pytest
 
 from guests import catalogue
 from plugins.kernel_scheduling import KernelScheduling
-from plugins.kernels import Place
+from plugins.kernels import Place, newest_here
 from plugins.matrix import alike
 from plugins.remote import MalformedReport, rebuilt
 
@@ -410,6 +410,23 @@ def test_kernels_are_dealt_out_whole_where_they_are_enough(
         *("a.py::x[one]", "b.py::x[one]", "a.py::x[two]", "a.py::x[host]", "a.py::y[host]")
     ]
     assert {scheduling._split_scope(each) for each in scheduling.collection} == scopes  # noqa: SLF001
+
+
+@pytest.mark.parametrize(
+    ("machine", "name"),
+    [
+        ("x86_64", "7.2-amd64"),
+        ("aarch64", "7.2-arm64"),
+        ("s390x", "7.2-s390x"),
+        ("z80", "7.2-amd64"),
+    ],
+)
+def test_the_kernel_offered_is_this_machines(
+    machine: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest ordinary one; that of x86 where there is none."""
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert newest_here() == name
 
 
 def test_every_name_of_the_catalogue_can_stand_in_an_id() -> None:
