@@ -107,6 +107,13 @@ _ALL = (
         ("CONFIG_MEMORY_FAILURE", *ADVICE),
     ),
     Feature("pkeys", "4.9", probes.pkeys, selected=("CONFIG_ARCH_HAS_PKEYS",)),
+    Feature(
+        "hmm_mirror",
+        "5.14",
+        probes.hmm_mirror,
+        ("CONFIG_TEST_HMM",),
+        otherwise="the module test_hmm is not loaded",
+    ),
     Feature("mte", "5.10", probes.mte, ("CONFIG_ARM64_MTE",)),
     Feature(
         "page_pinning",

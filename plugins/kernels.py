@@ -38,8 +38,13 @@ HOST = "host"
 AUTO = "auto"
 RUN, MODULE, TEST = "run", "module", "test"  # of --fresh-guest
 MACHINES = {
-    **{"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf", "armv8l": "armhf"},
-    **{"riscv64": "riscv64", "s390x": "s390x", "ppc64le": "ppc64el"},
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "armv7l": "armhf",
+    "armv8l": "armhf",
+    "riscv64": "riscv64",
+    "s390x": "s390x",
+    "ppc64le": "ppc64el",
 }
 CANNOT_START = (
     *(BoardError, CacheError, CatalogueError, FetchError, FormatError, ImageError),

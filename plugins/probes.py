@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mm import served
-from uapi import ksm, libc, numa, pagemap, userfaultfd
+from uapi import hmm, ksm, libc, numa, pagemap, userfaultfd
 from uapi.libc import lib
 from uapi.meminfo import read_meminfo, total_memory
 from uapi.thp import Thp
@@ -204,6 +204,11 @@ def mte() -> bool:
     if platform.machine() != "aarch64":
         return False
     return bool(libc.auxiliary_value(lib.AT_HWCAP2) & HWCAP2_MTE)
+
+
+def hmm_mirror() -> bool:
+    """Whether there is the pretended device that mirrors memory."""
+    return Path(hmm.DEVICE).is_char_device()
 
 
 def soft_dirty() -> bool:
