@@ -35,13 +35,21 @@ DIRECTORIES = {"i386": "x86"}  # in arch/ of the kernel, where named otherwise
 ARCHES = {each.name: each for each in arch.architectures()}
 USED = {name: FEATURES[name] for name in marks.tests_by_feature(SUITE)}
 
-# What the whole suite needs: KSM, its files, /proc and madvise(2).
+# What the whole suite needs: KSM, its files, /proc and madvise(2), and what carries the tests.
 EVERY_TESTS = {
     "CONFIG_KSM",
     "CONFIG_SYSFS",
     "CONFIG_PROC_FS",
     "CONFIG_ADVISE_SYSCALLS",
     "CONFIG_MMU",
+    "CONFIG_FILE_LOCKING",
+    "CONFIG_POSIX_TIMERS",
+    "CONFIG_UNIX",
+    "CONFIG_NET",
+    "CONFIG_TMPFS",
+    "CONFIG_SHMEM",
+    "CONFIG_PRINTK",
+    "CONFIG_BUG",
 }
 # A tinyconfig for POWER is for a 32-bit processor.
 BASES = {"powerpc": "ppc64le_defconfig"}
