@@ -15,6 +15,9 @@ BUILT_IN = (
     "TTY",
     "EPOLL",  # the agent's selectors
     "FUTEX",  # Python's threads
+    "POSIX_TIMERS",  # pytest-timeout
+    "FILE_LOCKING",  # leases of KSM
+    "UNIX",  # sockets to the processes under test
 )
 MODULAR = ("VIRTIO_PCI", "VIRTIO_CONSOLE")  # loaded from the image; with what they depend on
 NO_PCI = ("s390x",)  # the channel hangs on channel I/O
