@@ -163,6 +163,7 @@ def command(
     accel = accelerator(machine)
     append = f"console={machine.console} quiet panic=-1 {machine.append} {kernel.append}"
     size = f"{kernel.memory_mib}M"
+    backing = f"id=ram,size={size},mem-path={ram.path}"
     share = "off" if ram.saved else "on"
     return [
         str(emulator.binary),
@@ -173,7 +174,8 @@ def command(
         *("-machine", f"{kernel.machine or machine.machine},memory-backend=ram", "-accel", accel),
         *("-cpu", kernel.cpu or ("max" if accel == "kvm" else machine.cpu)),
         *("-smp", str(kernel.cpus), "-m", size),
-        *("-object", f"memory-backend-file,id=ram,size={size},mem-path={ram.path},share={share}"),
+        # By default QEMU advises MADV_MERGEABLE: guests would take part in tests of this kernel.
+        *("-object", f"memory-backend-file,{backing},share={share},merge=off"),
         *("-serial", f"file:{directory / 'console'}"),
         *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "monitor,mode=control"),
         *("-device", machine.channel, "-chardev", f"socket,id=channel,fd={channel}"),

@@ -56,7 +56,7 @@ def test_command_line(
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-machine", f"{machine},memory-backend=ram", "-accel", "tcg", "-cpu", cpu),
         *("-smp", "1", "-m", "512M"),
-        *("-object", "memory-backend-file,id=ram,size=512M,mem-path=/ram,share=on"),
+        *("-object", "memory-backend-file,id=ram,size=512M,mem-path=/ram,share=on,merge=off"),
         *("-serial", "file:/guest/console"),
         *("-chardev", "socket,id=monitor,fd=8", "-mon", "monitor,mode=control"),
         *("-device", "virtio-serial-pci", "-chardev", "socket,id=channel,fd=7"),
