@@ -19,6 +19,8 @@ BACKPORTS = "bookworm-backports"  # has QEMU 10
 DATA = ("qemu-system-data", "usr/share/qemu")
 PROBE_TIMEOUT_S = 30
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+# By default QEMU advises MADV_MERGEABLE: guests would take part in tests of this kernel.
+MEMORY = "memory-backend=ram,mem-merge=off"
 
 
 class QemuError(Exception):
@@ -171,10 +173,9 @@ def command(
         *(("-bios", machine.bios) if machine.bios and emulator.data else ()),
         *(("-sandbox", SANDBOX) if emulator.sandbox else ()),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-machine", f"{kernel.machine or machine.machine},memory-backend=ram", "-accel", accel),
+        *("-machine", f"{kernel.machine or machine.machine},{MEMORY}", "-accel", accel),
         *("-cpu", kernel.cpu or ("max" if accel == "kvm" else machine.cpu)),
         *("-smp", str(kernel.cpus), "-m", size),
-        # By default QEMU advises MADV_MERGEABLE: guests would take part in tests of this kernel.
         *("-object", f"memory-backend-file,{backing},share={share},merge=off"),
         *("-serial", f"file:{directory / 'console'}"),
         *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "monitor,mode=control"),

@@ -54,7 +54,7 @@ def test_command_line(
     assert command_line(arch) == [
         *("/usr/bin/qemu", "-sandbox", qemu.SANDBOX),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-machine", f"{machine},memory-backend=ram", "-accel", "tcg", "-cpu", cpu),
+        *("-machine", f"{machine},memory-backend=ram,mem-merge=off", "-accel", "tcg", "-cpu", cpu),
         *("-smp", "1", "-m", "512M"),
         *("-object", "memory-backend-file,id=ram,size=512M,mem-path=/ram,share=on,merge=off"),
         *("-serial", "file:/guest/console"),
@@ -76,7 +76,11 @@ def test_a_saved_guest_is_told_the_same(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(qemu, "accelerator", lambda _: "tcg")
     told = command_line("arm64", saved=True)
     assert [word for word in told if word not in command_line("arm64")] == [
-        *("memory-backend-file,id=ram,size=512M,mem-path=/ram,share=off", "-incoming", "defer")
+        *(
+            "memory-backend-file,id=ram,size=512M,mem-path=/ram,share=off,merge=off",
+            "-incoming",
+            "defer",
+        )
     ]
 
 
