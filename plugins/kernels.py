@@ -179,8 +179,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> str | None:
     """Say where tests run."""
     found = kernels(config)
-    if not found.places:
-        return None
+    if not found.places:  # `auto` means this kernel
+        return requirements(config).heading() if config.option.kernel else None
     names = ", ".join(place.name for place in found.places)
     return f"kernels: {names}" + (f"; {requirements(config).heading()}" if found.here else "")
 

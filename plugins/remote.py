@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Tests of this session, run by a pytest that lives in a guest.
+"""Tests collected here, run by a pytest that lives in a guest.
 
 A guest is not trusted: whatever it sends, the worst it can do is fail its own tests.
 """

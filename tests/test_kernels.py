@@ -6,16 +6,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from guests import catalogue
-from plugins.kernel_scheduling import KernelScheduling
-from plugins.kernels import Place, newest_here
+from plugins.kernels import newest_here
 from plugins.matrix import alike
-from plugins.remote import MalformedReport, rebuilt
 
 pytest_plugins = "pytester"
 
@@ -195,6 +192,13 @@ def test_collecting_starts_nothing(run: Run, checkout: Path) -> None:
     assert connections(checkout) == 0
 
 
+def test_this_kernel_where_it_can_be_tested(run: Run, checkout: Path) -> None:
+    """`auto` then has no dimension, and the header says which kernel that is."""
+    done = run("--kernel=auto", "-k", "passes", "-v")
+    done.stdout.fnmatch_lines(["kernel: *, configuration *", "*::test_passes PASSED*"])
+    assert connections(checkout) == 0
+
+
 @pytest.mark.parametrize(("fresh", "times"), [("run", 1), ("module", 1), ("test", 2)])
 def test_a_pristine_kernel_as_often_as_wanted(
     fresh: str, times: int, run: Run, checkout: Path
@@ -317,99 +321,6 @@ def test_features_of_each_kernel(run: Run) -> None:
 def test_reasons_of_many_kernels_are_shown_once(reason: str, shown: str) -> None:
     """Forty kernels have as many releases, and a handful of reasons."""
     assert alike(reason, "6.1.0-50-armmp") == shown
-
-
-# What a guest sends
-
-GOOD = {
-    "nodeid": "suite/test_it.py::test_it",
-    "outcome": "passed",
-    "when": "call",
-    "longrepr": None,
-    "duration": 0.1,
-    "start": 1.0,
-    "stop": 1.1,
-    "sections": [["Captured stdout call", "x"]],
-    "user_properties": [["colour", "blue"]],
-    "$report_type": "TestReport",
-}
-
-
-@pytest.fixture
-def item(pytester: pytest.Pytester) -> pytest.Item:
-    """A test of this run."""
-    pytester.mkpydir("suite")
-    (pytester.path / "suite/test_it.py").write_text(
-        "import pytest\n@pytest.mark.parametrize('k', ['7.2'])\ndef test_it(k): pass\n"
-    )
-    items, _ = pytester.inline_genitems("suite")
-    return items[0]
-
-
-def test_a_report_becomes_one_of_this_run(item: pytest.Item) -> None:
-    """Id, place and keywords are ours."""
-    report = rebuilt(item.config, {**GOOD, "keywords": {"x": 1}, "toterminal": 3}, item, "7.2")
-    assert (report.nodeid, report.location) == (item.nodeid, item.location)
-    assert "x" not in report.keywords
-    assert report.sections == [("Captured stdout call", "x")]
-    assert callable(report.toterminal)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"nodeid": "suite/test_it.py::test_other"},
-        {"outcome": "splendid"},
-        {"when": "never"},
-        {"longrepr": 7},
-        {"longrepr": {"reprcrash": 1, "reprtraceback": 2}},
-        {"longrepr": {"reprcrash": None, "reprtraceback": {"reprentries": [{}]}, "chain": None}},
-        {"outcome": "skipped", "longrepr": ["file", "no line", "reason"]},
-        {"sections": [["title"]]},
-        {"sections": "x"},
-        {"user_properties": [7]},
-        {"duration": "long"},
-        {"wasxfail": 3},
-        {"$report_type": "CollectReport"},
-        {"$report_type": "Nonsense"},
-        {"_report_type": "SubTestReport", "_subtest.context": {"nonsense": 1}},
-    ],
-)
-def test_a_forged_report_is_refused(change: dict[str, Any], item: pytest.Item) -> None:
-    """It loses the guest, and does not harm the run."""
-    with pytest.raises(MalformedReport):
-        rebuilt(item.config, {**GOOD, **change}, item, "7.2")
-
-
-# Dealing out
-
-
-class Finder:
-    """In the place of Kernels: what an id names."""
-
-    def of(self, nodeid: str) -> Place | None:
-        """By the end of the id."""
-        name = nodeid.partition("[")[2].removesuffix("]")
-        return Place(name, None if name == "host" else lambda: pytest.fail("started"))
-
-
-@pytest.mark.parametrize(
-    ("workers", "scopes"),
-    [
-        ("2", {"one", "two", "a.py::x[host]", "a.py::y[host]"}),
-        ("3", {"a.py one", "b.py one", "a.py two", "a.py::x[host]", "a.py::y[host]"}),
-    ],
-)
-def test_kernels_are_dealt_out_whole_where_they_are_enough(
-    workers: str, scopes: set[str], pytester: pytest.Pytester
-) -> None:
-    """Else by modules, or workers would be idle; tests of this kernel one by one."""
-    config = pytester.parseconfigure("--tx", f"{workers}*popen")
-    scheduling = KernelScheduling(config, None, Finder())  # type: ignore[arg-type]
-    scheduling.collection = [
-        *("a.py::x[one]", "b.py::x[one]", "a.py::x[two]", "a.py::x[host]", "a.py::y[host]")
-    ]
-    assert {scheduling._split_scope(each) for each in scheduling.collection} == scopes  # noqa: SLF001
 
 
 @pytest.mark.parametrize(
