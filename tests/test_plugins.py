@@ -9,6 +9,7 @@ import pytest
 from arch import Arch
 from kconfig.configuration import Configuration
 from plugins.features import FEATURES, Feature, Verdict
+from plugins.fixed_by import LACKING
 from plugins.requirements import resolve
 from uapi.ksm import Ksm
 
@@ -233,6 +234,30 @@ def test_lack_of_a_fix_is_told_with_its_title(
     result = run(pytester, "fixed_by", FIXED_BY.format(stable))
     result.assert_outcomes(**{outcome: 1})
     result.stdout.fnmatch_lines([said])
+
+
+@pytest.mark.parametrize(
+    ("marks", "lacking"),
+    [
+        ([("old", "3.0"), ("new", "6.19")], set()),
+        ([("new", "6.19"), ("newer", "7.2")], {"new", "newer"}),
+        ([("old", "3.0")], set()),
+        ([], set()),
+    ],
+)
+def test_failure_is_put_down_to_a_fix_only_where_all_of_its_fixes_are_younger(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    marks: list[tuple[str, str]],
+    lacking: set[str],
+) -> None:
+    """Else the matrix would forgive what an old fix, undone, breaks."""
+    monkeypatch.setattr("plugins.fixed_by.running_release", lambda: "6.18.44")
+    lines = [f"@pytest.mark.fixed_by({title!r}, {release!r})" for title, release in marks]
+    pytester.makepyfile("\n".join(["import pytest", *lines, "def test_it(): assert False"]))
+    recorder = pytester.inline_run("-p", "plugins.fixed_by", "-p", "no:cacheprovider")
+    (report,) = recorder.getfailures()
+    assert {title for key, title in report.user_properties if key == LACKING} == lacking
 
 
 WITNESSED = """
