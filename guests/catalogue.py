@@ -12,6 +12,7 @@ A file has one table per kernel and, if wanted, groups of them:
     machine = "virt,mte=on"             # optional: what QEMU is told instead of machines.py's
     cpu = "max,pauth-impdef=on"         # optional, too
     cpus = 2                            # optional
+    nodes = 2                           # optional: NUMA nodes, which share the memory equally
 
     [groups]
     slow = ["6.12-*", "my-kernel"]

@@ -25,14 +25,24 @@ class Kernel(ABC):
     append: str = field(default="", kw_only=True)  # more for the kernel's command line
     memory_mib: int = field(default=512, kw_only=True)  # enough for 16 KiB pages, 32 MiB PMDs
     cpus: int = field(default=1, kw_only=True)
+    nodes: int = field(default=1, kw_only=True)  # of NUMA, with equal shares of the memory
     machine: str = field(default="", kw_only=True)  # QEMU's, where it is not the usual one
     cpu: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         """Raise ValueError for a machine that cannot be."""
-        for key in ("memory_mib", "cpus"):
+        for key in ("memory_mib", "cpus", "nodes"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key} is {getattr(self, key)}; the least is 1")
+        if self.memory_mib % self.nodes:
+            raise ValueError(
+                f"memory_mib is {self.memory_mib}, which is no multiple of {self.nodes} nodes"
+            )
+
+    @property
+    def node_mib(self) -> int:
+        """Memory of one NUMA node, MiB."""
+        return self.memory_mib // self.nodes
 
     @property
     @abstractmethod

@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ DATA = ("qemu-system-data", "usr/share/qemu")
 PROBE_TIMEOUT_S = 30
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 # By default QEMU advises MADV_MERGEABLE: guests would take part in tests of this kernel.
-MEMORY = "memory-backend=ram,mem-merge=off"
+UNMERGED = "mem-merge=off"
 
 
 class QemuError(Exception):
@@ -144,10 +145,30 @@ def accelerator(machine: Machine, modules: Path = Path("/sys/module")) -> str:
 
 @dataclass(frozen=True)
 class Ram:
-    """A file that is the guest's memory."""
+    """Files that are the guest's memory, one for each of its NUMA nodes."""
 
-    path: Path
+    paths: tuple[Path, ...]
     saved: bool = False  # it is that of a saved guest, to be resumed: others resume it, too
+
+
+def _with_memory(machine: str, ram: Ram) -> str:
+    """The machine, and its memory unless that belongs to NUMA nodes."""
+    return (
+        f"{machine},memory-backend=ram,{UNMERGED}"
+        if len(ram.paths) == 1
+        else f"{machine},{UNMERGED}"
+    )
+
+
+def _memory(kernel: Kernel, ram: Ram) -> Iterator[str]:
+    """The memory, and the nodes where there are several."""
+    share = "off" if ram.saved else "on"
+    names = ["ram"] if kernel.nodes == 1 else [f"ram{node}" for node in range(kernel.nodes)]
+    for name, path in zip(names, ram.paths, strict=True):
+        backing = f"id={name},size={kernel.node_mib}M,mem-path={path}"
+        yield from ("-object", f"memory-backend-file,{backing},share={share},merge=off")
+        if kernel.nodes > 1:
+            yield from ("-numa", f"node,memdev={name}")
 
 
 def command(
@@ -164,19 +185,16 @@ def command(
     machine = MACHINES[kernel.arch]
     accel = accelerator(machine)
     append = f"console={machine.console} quiet panic=-1 {machine.append} {kernel.append}"
-    size = f"{kernel.memory_mib}M"
-    backing = f"id=ram,size={size},mem-path={ram.path}"
-    share = "off" if ram.saved else "on"
     return [
         str(emulator.binary),
         *_firmware(emulator.data),
         *(("-bios", machine.bios) if machine.bios and emulator.data else ()),
         *(("-sandbox", SANDBOX) if emulator.sandbox else ()),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-machine", f"{kernel.machine or machine.machine},{MEMORY}", "-accel", accel),
+        *("-machine", _with_memory(kernel.machine or machine.machine, ram), "-accel", accel),
         *("-cpu", kernel.cpu or ("max" if accel == "kvm" else machine.cpu)),
-        *("-smp", str(kernel.cpus), "-m", size),
-        *("-object", f"memory-backend-file,{backing},share={share},merge=off"),
+        *("-smp", str(kernel.cpus), "-m", f"{kernel.memory_mib}M"),
+        *_memory(kernel, ram),
         *("-serial", f"file:{directory / 'console'}"),
         *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "monitor,mode=control"),
         *("-device", machine.channel, "-chardev", f"socket,id=channel,fd={channel}"),

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from guests import launcher
@@ -21,8 +21,17 @@ END_S = 10  # for QEMU to end once it is killed
 
 
 @contextmanager
-def memory(mib: int) -> Iterator[int]:
-    """A descriptor of memory for a guest to boot in; whoever holds a copy of it keeps it."""
+def memory(kernel: Kernel) -> Iterator[tuple[int, ...]]:
+    """Descriptors of memory for a guest to boot in, one for each NUMA node.
+
+    Whoever holds a copy of one keeps it.
+    """
+    with ExitStack() as stack:
+        yield tuple(stack.enter_context(_allotted(kernel.node_mib)) for _ in range(kernel.nodes))
+
+
+@contextmanager
+def _allotted(mib: int) -> Iterator[int]:
     descriptor = os.memfd_create("ksmtests-guest")
     try:
         os.ftruncate(descriptor, mib << 20)

@@ -9,7 +9,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,7 @@ class Parts:
         """The name of the state such a guest is saved as."""
         told = command(
             *(self.kernel, self.emulator, self.files.image, Path("guest")),
-            *(Ram(Path("ram"), saved=True),),
+            *(Ram((Path("ram"),) * self.kernel.nodes, saved=True),),
             channel=0,
             monitor=0,
         )
@@ -102,7 +102,7 @@ def _resumed_or_booted(parts: Parts, checkout: Path) -> tuple[Guest, Qemu]:
 def _resumed(parts: Parts, checkout: Path, state: State) -> tuple[Guest, Qemu]:
     with _directory() as directory:
         image = loadable(parts.files.image, directory / "kernel")
-        ram = Ram(state.ram, saved=True)
+        ram = Ram(tuple(map(state.ram, range(parts.kernel.nodes))), saved=True)
         qemu = Qemu(parts.kernel, parts.emulator, image, directory, ram)
     with _closed_on_error(qemu):
         qemu.monitor.resume_devices(state.devices)
@@ -126,25 +126,25 @@ def _booted(parts: Parts, checkout: Path, key: str | None) -> tuple[Guest, Qemu]
 
 
 def _attempt(parts: Parts, checkout: Path, key: str | None) -> tuple[Guest, Qemu]:
-    with memory(parts.kernel.memory_mib) as descriptor:
+    with memory(parts.kernel) as descriptors:
         with _directory() as directory:
             write_image(directory / "initramfs", parts.front, parts.base)
             image = loadable(parts.files.image, directory / "kernel")
-            ram = Ram(Path(f"/proc/self/fd/{descriptor}"))
-            qemu = Qemu(parts.kernel, parts.emulator, image, directory, ram, (descriptor,))
+            ram = Ram(tuple(Path(f"/proc/self/fd/{descriptor}") for descriptor in descriptors))
+            qemu = Qemu(parts.kernel, parts.emulator, image, directory, ram, descriptors)
         with _closed_on_error(qemu):
             guest = Guest(parts.kernel.name, qemu, checkout)
             guest.wait_ready(scaled(BOOT_S))
             (directory / "initramfs").unlink()  # QEMU has loaded it
             if key:
-                _save(guest, key, qemu, descriptor)
+                _save(guest, key, qemu, descriptors)
             guest.bring_checkout()
     return guest, qemu
 
 
-def _save(guest: Guest, key: str, qemu: Qemu, ram: int) -> None:
+def _save(guest: Guest, key: str, qemu: Qemu, rams: Sequence[int]) -> None:
     try:
-        states.save(key, qemu, ram)
+        states.save(key, qemu, rams)
     except MonitorError as error:
         raise guest.lost(f"did not go on after it was saved: {error}") from error
 

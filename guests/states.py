@@ -3,7 +3,7 @@
 
 A state is a directory in the cache, named after all it depends on:
 
-    states/KEY/ram          the guest's memory, sparse; mapped by resumed guests, copied on write
+    states/KEY/ramN         memory of a NUMA node, sparse; mapped by resumed guests, copied on write
     states/KEY/devices      the rest of the machine, as QEMU's migration writes it
     states/KEY/manifest     what both files were like when they were complete
 
@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +40,9 @@ class State:
 
     directory: Path
 
-    @property
-    def ram(self) -> Path:
-        """The guest's memory."""
-        return self.directory / "ram"
+    def ram(self, node: int) -> Path:
+        """Memory of one of the guest's NUMA nodes; a guest has at least one."""
+        return self.directory / f"ram{node}"
 
     @property
     def devices(self) -> Path:
@@ -57,7 +56,8 @@ class State:
 
     def described(self) -> str:
         """Sizes and times of both files: what changed them later does not keep these."""
-        stats = [path.stat() for path in (self.ram, self.devices)]
+        paths = {*self.directory.iterdir(), self.ram(0), self.devices} - {self.manifest}
+        stats = [path.stat() for path in sorted(paths)]
         return json.dumps([(status.st_size, status.st_mtime_ns) for status in stats])
 
     def size(self) -> int:
@@ -101,8 +101,8 @@ def discard(state: State) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def save(name: str, qemu: Qemu, ram: int) -> None:
-    """Save a guest whose memory is the descriptor `ram`, unless somebody has done so or does.
+def save(name: str, qemu: Qemu, rams: Sequence[int]) -> None:
+    """Save a guest, with a descriptor of each node's memory, unless somebody has done so or does.
 
     It stands still while its memory is copied. What goes wrong with that is no more than a warning,
     as it has booted all the same. Raises MonitorError where it does not go on.
@@ -111,7 +111,7 @@ def save(name: str, qemu: Qemu, ram: int) -> None:
     try:
         with locked(home / f"{name}.lock", 0), workshop(home / f"{MAKING}{name}") as work:
             if not (home / name).is_dir():
-                _write(State(work), qemu, ram)
+                _write(State(work), qemu, rams)
                 work.rename(home / name)
     except LockedError:
         log.info("the guest is being saved by somebody else")
@@ -122,10 +122,11 @@ def save(name: str, qemu: Qemu, ram: int) -> None:
     prune()
 
 
-def _write(state: State, qemu: Qemu, ram: int) -> None:
+def _write(state: State, qemu: Qemu, rams: Sequence[int]) -> None:
     qemu.monitor.save_devices(state.devices)
-    with state.ram.open("xb") as target:
-        _copy_sparse(ram, target.fileno())
+    for node, ram in enumerate(rams):
+        with state.ram(node).open("xb") as target:
+            _copy_sparse(ram, target.fileno())
     state.manifest.write_text(state.described(), encoding="utf-8")
 
 

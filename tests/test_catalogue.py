@@ -53,8 +53,8 @@ def test_a_name_is_one_kernel() -> None:
         (
             "latest",
             [
-                *("7.2-amd64", "7.2-arm64", "7.2-arm64-16k", "7.2-arm64-mte", "7.2-armhf"),
-                "7.2-armhf-lpae",
+                *("7.2-amd64", "7.2-amd64-numa", "7.2-arm64", "7.2-arm64-16k", "7.2-arm64-mte"),
+                *("7.2-arm64-numa", "7.2-armhf", "7.2-armhf-lpae"),
                 *("7.2-riscv64", "7.2-s390x", "7.2-ppc64el", "7.2-ppc64el-64k"),
             ],
         ),
@@ -66,8 +66,9 @@ def test_globs_and_groups(pattern: str, expected: list[str]) -> None:
 
 
 def test_groups_of_the_suite() -> None:
-    """`all` needs no entry; `arm` is of 32 and 64 bits."""
+    """`all` needs no entry; `arm` is of 32 and 64 bits, `numa` has several nodes."""
     assert names("all") == list(KNOWN.kernels)
+    assert names("numa") == [name for name, kernel in KNOWN.kernels.items() if kernel.nodes > 1]
     assert names("arm") == [name for name in KNOWN.kernels if "-arm" in name]
 
 
@@ -76,7 +77,7 @@ def test_groups_of_the_suite() -> None:
     [
         ("7.2-amr64", r"did you mean 7\.2-arm64"),
         ("lates", r"did you mean latest"),
-        ("quux", r"there are 6\.1-amd64, .*, all, arm, latest"),
+        ("quux", r"there are 6\.1-amd64, .*, all, arm, latest, numa"),
         ("8.*", r"no kernel, group or pattern 8\.\*"),
     ],
 )
@@ -120,6 +121,7 @@ def test_a_group_may_be_empty_handed(tmp_path: Path) -> None:
         (MINE.replace('"sid"', "7"), 'kernels."mine": suite is 7, not'),
         (MINE.replace("1024", "true"), 'kernels."mine": memory_mib is True, not'),
         (MINE.replace("1024", "0"), 'kernels."mine": memory_mib is 0; the least is 1'),
+        (MINE.replace("1024", "1024\nnodes = 3"), "memory_mib is 1024, which is no multiple of 3"),
         (MINE.replace('"arm64"', '"vax"'), "kernels.\"mine\": arch is 'vax'; there are amd64,"),
         (MINE.replace('"linux-image-mine"', '"-o x"'), "'-o x' does not match"),
         (MINE.replace("favourites", "all"), "groups.all: that is the group of all kernels"),

@@ -69,7 +69,7 @@ def ram() -> Iterator[int]:
 
 def save(name: str, ram: int, qemu: FakeQemu | None = None) -> None:
     """Save a guest."""
-    states.save(name, cast("Any", qemu or FakeQemu()), ram)
+    states.save(name, cast("Any", qemu or FakeQemu()), [ram])
 
 
 def names(home: Path) -> set[str]:
@@ -82,8 +82,8 @@ def test_memory_is_saved_without_its_holes(home: Path, ram: int) -> None:
     save("one", ram)
     state = states.find("one")
     assert state == State(home / "one")
-    assert state.ram.read_bytes() == os.pread(ram, MEMORY, 0)
-    assert state.ram.stat().st_blocks * 512 < MEMORY / 2
+    assert state.ram(0).read_bytes() == os.pread(ram, MEMORY, 0)
+    assert state.ram(0).stat().st_blocks * 512 < MEMORY / 2
 
 
 def test_memory_that_nobody_used_is_saved(home: Path) -> None:
@@ -92,7 +92,18 @@ def test_memory_that_nobody_used_is_saved(home: Path) -> None:
     os.ftruncate(descriptor, MEMORY)
     save("one", descriptor)
     os.close(descriptor)
-    assert (home / "one/ram").stat().st_size == MEMORY
+    assert (home / "one/ram0").stat().st_size == MEMORY
+
+
+@pytest.mark.usefixtures("home")
+def test_each_node_has_a_file(ram: int) -> None:
+    """A state that lacks one is damaged."""
+    states.save("one", cast("Any", FakeQemu()), [ram, ram])
+    state = states.find("one")
+    assert state
+    assert state.ram(1).read_bytes() == state.ram(0).read_bytes()
+    state.ram(1).unlink()
+    assert states.find("one") is None
 
 
 @pytest.mark.usefixtures("home")
@@ -120,7 +131,7 @@ def damage_gone(path: Path) -> None:
 DAMAGES = (damage_truncated, damage_garbage, damage_gone)
 
 
-@pytest.mark.parametrize("file", ["ram", "devices", "manifest"])
+@pytest.mark.parametrize("file", ["ram0", "devices", "manifest"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_state_is_removed(
     home: Path,
@@ -278,7 +289,7 @@ def test_a_monitor_that_fails(tmp_path: Path, answers: tuple[bytes, ...], compla
 # Guests
 
 
-KERNELS = ("7.2-arm64", "6.1-amd64", "6.12-armhf-lpae")
+KERNELS = ("7.2-arm64", "6.1-amd64", "6.12-armhf-lpae", "7.2-arm64-numa")
 
 
 def parts(name: str) -> Parts:
@@ -314,7 +325,7 @@ def test_a_guest_is_resumed_as_often_as_wanted(name: str) -> None:
 @pytest.mark.guest
 @pytest.mark.network
 @pytest.mark.parametrize(
-    ("file", "damage"), [("ram", damage_truncated), ("ram", None), ("devices", None)]
+    ("file", "damage"), [("ram0", damage_truncated), ("ram0", None), ("devices", None)]
 )
 def test_a_guest_that_cannot_be_resumed_is_booted(
     file: str,

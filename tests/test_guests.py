@@ -33,7 +33,7 @@ def command_line(arch: str, *, saved: bool = False) -> list[str]:
     """The command for a kernel of the architecture, by a QEMU that is installed."""
     emulator = Emulator(Path("/usr/bin/qemu"), (10, 0, 2), sandbox=True)
     tested = PackagedKernel("tested", arch, "linux-image-tested", "sid", append="slab_nomerge")
-    places = (Path("/vmlinuz"), Path("/guest"), qemu.Ram(Path("/ram"), saved))
+    places = (Path("/vmlinuz"), Path("/guest"), qemu.Ram((Path("/ram"),), saved))
     return qemu.command(tested, emulator, *places, channel=7, monitor=8)
 
 
@@ -82,6 +82,25 @@ def test_a_saved_guest_is_told_the_same(monkeypatch: pytest.MonkeyPatch) -> None
             "defer",
         )
     ]
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_nodes_share_the_memory_equally(saved: bool) -> None:
+    """Each has a file of its own, mapped as that of any guest is."""
+    node = PackagedKernel("numa", "arm64", "linux-image-numa", "sid", memory_mib=1024, nodes=2)
+    ram = qemu.Ram((Path("/ram0"), Path("/ram1")), saved)
+    places = (Path("/vmlinuz"), Path("/guest"), ram)
+    told = qemu.command(node, Emulator(Path("/qemu"), (10,)), *places, channel=7, monitor=8)
+    rest = f"share={'off' if saved else 'on'},merge=off"
+    memory = told.index("-m")
+    assert told[memory : memory + 10] == [
+        *("-m", "1024M"),
+        *("-object", f"memory-backend-file,id=ram0,size=512M,mem-path=/ram0,{rest}"),
+        *("-numa", "node,memdev=ram0"),
+        *("-object", f"memory-backend-file,id=ram1,size=512M,mem-path=/ram1,{rest}"),
+        *("-numa", "node,memdev=ram1"),
+    ]
+    assert told[told.index("-machine") + 1] == "virt,mem-merge=off"
 
 
 def test_kvm_is_used_where_it_is_fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
