@@ -13,4 +13,5 @@ pytest_plugins = (
     "plugins.processes",
     "plugins.khugepaged",
     "plugins.taskstats",
+    "plugins.time_limits",
 )

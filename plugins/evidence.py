@@ -2,6 +2,7 @@
 """What a failure shows: the regions of the test, their counters, KSM's settings."""
 
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
@@ -88,12 +89,11 @@ def _text(evidence: Evidence) -> str:
         return f"not to be had: {error!r}"
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(hookwrapper=True)  # pytest 7.2 has no other
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+) -> Generator[None, Any, None]:
     """Add the evidence while the test's processes still live."""
-    report = yield
+    report: pytest.TestReport = (yield).get_result()
     if call.excinfo and not report.skipped and _KEY in item.stash and call.when != "teardown":
         report.sections.append((SECTION, _text(item.stash[_KEY])))
-    return report

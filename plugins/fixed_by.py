@@ -6,6 +6,7 @@ test is expected to fail on every older release.
 """
 
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
@@ -48,12 +49,12 @@ def hint(title: str, release: str, running: str) -> str:
     return f'the fix "{title}" came with {release}; {running} should have it: was it undone?'
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(hookwrapper=True)  # pytest 7.2 has no other
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+) -> Generator[None, Any, None]:
     """Add the hints to a failure."""
-    report = yield
+    report: pytest.TestReport = (yield).get_result()
     if report.failed and call.when == "call":
         running = running_release()
         fixes = [mark.args for mark in item.iter_markers("fixed_by")]
@@ -63,4 +64,3 @@ def pytest_runtest_makereport(
         # Where the kernel has one of the fixes, the failure may be that one undone.
         if all(_is_older(running, release) for _, release in fixes):
             report.user_properties += [(LACKING, title) for title, _ in fixes]
-    return report

@@ -67,9 +67,9 @@ class Inside:
     def pytest_configure(self, config: pytest.Config) -> None:
         """Keep what the terminal would show to ourselves: the reports tell it."""
         self.config = config
-        config.pluginmanager.unregister(name="terminalreporter")
-        reporter = pytest.TerminalReporter(config, self._terminal)
-        config.pluginmanager.register(reporter, "terminalreporter")
+        reporter: Any = config.pluginmanager.unregister(name="terminalreporter")
+        quiet = type(reporter)(config, self._terminal)  # pytest 7.2 does not name the class
+        config.pluginmanager.register(quiet, "terminalreporter")
 
     def pytest_internalerror(self, excrepr: object) -> None:
         """Print why the session ends here."""

@@ -2,6 +2,7 @@
 """The kernel log of each test: shown when it fails, and a defect in it fails the test."""
 
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 
@@ -30,15 +31,14 @@ def kernel_log(request: pytest.FixtureRequest) -> Iterator[None]:
         )
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(hookwrapper=True)  # pytest 7.2 has no other
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+) -> Generator[None, Any, None]:
     """Show what the kernel logged so far with a failed test."""
-    report = yield
+    report: pytest.TestReport = (yield).get_result()
     if call.when == "call" and call.excinfo and _LOG in item.stash and not report.skipped:
         lines = item.stash[_LINES]
         lines += item.stash[_LOG].new_lines()
         text = "\n".join(lines) or "(nothing)"
         report.sections.append(("kernel log since the test began", text))
-    return report

@@ -224,22 +224,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("kernel", names, indirect=True, scope="session")
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)  # pytest 7.2 has no other wrappers
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
-) -> Generator[None]:
+) -> Generator[None, object, None]:
     """Run one kernel's tests after the other's, whoever else sorts them."""
-    yield
     found = kernels(config)
-    if not found.places:
-        return
-    for item in items:
+    for item in items if found.places else ():
         if found.of(item.nodeid) is None:
             raise pytest.UsageError(
                 f"{item.nodeid} is no test function, and cannot be run on other kernels"
             )
-    order = [place.name for place in found.places]
-    items.sort(key=lambda item: order.index(_place(item).name))
+    yield
+    if found.places:
+        order = [place.name for place in found.places]
+        items.sort(key=lambda item: order.index(_place(item).name))
 
 
 def _place(item: pytest.Item) -> Place:

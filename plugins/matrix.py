@@ -83,7 +83,7 @@ class Matrix:
         if category:
             row.take(category, report)
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:
         """Show the table, and the reasons of skips with the kernels that have them."""
         if not self.rows:
             return

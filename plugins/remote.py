@@ -71,9 +71,14 @@ class GivenUp(Exception):
 
 def inside_nodeid(item: pytest.Item, name: str) -> str:
     """The id of an item in a guest, where there is no dimension of kernels."""
-    if item.nodeid.endswith(f"[{name}]"):
-        return item.nodeid.removesuffix(f"[{name}]")
-    return item.nodeid.removesuffix(f"-{name}]") + "]"
+    return without_kernel(item.nodeid, name)
+
+
+def without_kernel(nodeid: str, name: str) -> str:
+    """A node id less the kernel it names."""
+    if nodeid.endswith(f"[{name}]"):
+        return nodeid.removesuffix(f"[{name}]")
+    return nodeid.removesuffix(f"-{name}]") + "]"
 
 
 def rebuilt(config: pytest.Config, data: object, item: pytest.Item, name: str) -> pytest.TestReport:
