@@ -14,4 +14,5 @@ pytest_plugins = (
     "plugins.khugepaged",
     "plugins.taskstats",
     "plugins.time_limits",
+    "plugins.ktap",
 )

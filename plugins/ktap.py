@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: GPL-2.0
+"""`--ktap`: results as the kernel's tools read them, KTAP version 1.
+
+    kernel (where there are several) > module > class > test > parameters > subtests
+
+Each level has its plan (Documentation/dev-tools/ktap.rst). A level is printed while its tests run;
+what workers finish of another one meanwhile waits for its end. Every number of a plan gets its
+line, in a run that is cut short, too: what was not begun is skipped, what was running is not ok.
+"""
+
+import io
+import re
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from types import FrameType
+from typing import Any, NoReturn
+
+import pytest
+
+from plugins.kernels import kernels
+from plugins.remote import without_kernel
+
+INDENT = "  "
+VERSION = "KTAP version 1"
+TERMINATED = "terminated by SIGTERM"
+# What tells a test that took too long: pytest-timeout, a guest's deadline, Python's own.
+TIMED_OUT = re.compile(r"Timeout \(?>\d|TimeoutError\b|had not ended after \d")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option."""
+    parser.getgroup("reporting").addoption(
+        "--ktap", action="store_true", help="print KTAP version 1 and nothing else"
+    )
+
+
+def escaped(text: str) -> str:
+    """A text for a result line: one line of it, and no `#`, which begins a directive."""
+    line = next(iter(text.strip().splitlines()), "").replace("#", r"\x23")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def path(nodeid: str, kernel: str = "") -> list[str]:
+    """The names of a test and of the levels above it, from the top."""
+    above = [kernel] if kernel else []
+    bare, bracket, parameters = (without_kernel(nodeid, kernel) if kernel else nodeid).partition(
+        "["
+    )
+    file, *names = bare.split("::")
+    names = [file.removesuffix(".py").replace("/", "."), *names]
+    return [*above, *names, *([f"{names[-1]}[{parameters}"] if bracket else [])]
+
+
+@dataclass
+class Result:
+    """What a test's line says, and what is printed above it."""
+
+    ok: bool
+    directive: str = ""  # SKIP, XFAIL, TIMEOUT, ERROR
+    reason: str = ""
+    evidence: list[str] = field(default_factory=list)
+    subtests: list[tuple[str, "Result"]] = field(default_factory=list)
+
+    def line(self, number: int, name: str) -> str:
+        """The result line, without indentation."""
+        data = " ".join(filter(None, (self.directive, escaped(self.reason))))
+        return f"{'ok' if self.ok else 'not ok'} {number} {name}" + (f" # {data}" if data else "")
+
+
+def together(results: Sequence[Result]) -> Result:
+    """The result of a level: not ok as one of them is, skipped as all are."""
+    if results and all(one.directive == "SKIP" for one in results):
+        reasons = {one.reason for one in results}
+        return Result(ok=True, directive="SKIP", reason=reasons.pop() if len(reasons) == 1 else "")
+    return Result(ok=all(one.ok for one in results))
+
+
+@dataclass
+class Node:
+    """A test, or a level of them."""
+
+    children: dict[str, "Node"] = field(default_factory=dict)  # those whose line is to come
+    done: list[Result] = field(default_factory=list)  # of children whose line is printed
+    result: Result | None = None
+    current: str = ""  # the child whose level is being printed
+    opened: bool = False
+
+    def add(self, path: Sequence[str]) -> "Node":
+        """The node below this one."""
+        node = self
+        for name in path:
+            node = node.children.setdefault(name, Node())
+        return node
+
+    def has_begun(self) -> bool:
+        """Whether there is something to print of it."""
+        return bool(self.result or self.opened) or any(
+            child.has_begun() for child in self.children.values()
+        )
+
+    def cut(self, result: Result) -> None:
+        """Give what has no result this one, as a whole where nothing of it has begun."""
+        if not self.has_begun():
+            self.children.clear()
+            self.result = result
+        for child in self.children.values():
+            child.cut(result)
+
+
+class Ktap:
+    """The results of a run, in the process that has the terminal."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._out = sys.stdout
+        self._root = Node()
+        self._tests: dict[str, Node] = {}  # by node id
+        self._reports: dict[str, list[pytest.TestReport]] = {}  # of tests that are running
+        self._why = ""  # the run was cut short
+
+    # Printing
+
+    def _print(self, depth: int, *lines: str) -> None:
+        for line in lines:
+            text = f"{INDENT * depth}{line}\n"
+            encoding = self._out.encoding or "utf-8"
+            self._out.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        self._out.flush()
+
+    def _comment(self, depth: int, text: str) -> None:
+        self._print(depth, *(f"#   {line}".rstrip() for line in text.splitlines()))
+
+    def _open(self, node: Node, depth: int) -> None:
+        node.opened = True
+        self._print(depth, VERSION)
+        if depth == 0:
+            self._comment(0, "\n".join(self._heading()))
+        self._print(depth, f"1..{len(node.children)}")
+
+    def _heading(self) -> Iterator[str]:
+        found = self._config.hook.pytest_report_header(
+            config=self._config, start_path=self._config.rootpath
+        )
+        for lines in found:
+            yield from [lines] if isinstance(lines, str) else lines
+
+    def _advance(self, node: Node, depth: int) -> bool:
+        """Print what can be of an opened level; returns whether that is all of it."""
+        while node.children:
+            begun = (name for name, child in node.children.items() if child.has_begun())
+            name = node.current or next(begun, "")
+            if not name:
+                return False
+            node.current = name
+            child = node.children[name]
+            if not child.result and not self._advanced_level(child, depth + 1):
+                return False
+            self._result(node, name, child.result or together(child.done), depth)
+            del node.children[name]
+            node.current = ""
+        return True
+
+    def _advanced_level(self, node: Node, depth: int) -> bool:
+        if not node.opened:
+            self._open(node, depth)
+        return self._advance(node, depth)
+
+    def _result(self, parent: Node, name: str, result: Result, depth: int) -> None:
+        if result.subtests:
+            below = Node(dict.fromkeys((str(n) for n in range(len(result.subtests))), Node()))
+            self._open(below, depth + 1)
+            for subname, one in result.subtests:
+                self._result(below, subname, one, depth + 1)
+        self._comment(depth, "\n".join(result.evidence))
+        parent.done.append(result)
+        self._print(depth, result.line(len(parent.done), escaped(name)))
+
+    # What happens
+
+    def _plan(self, nodeids: Sequence[str]) -> None:
+        for nodeid in nodeids:
+            self._tests[nodeid] = self._root.add(self._path(nodeid))
+        self._open(self._root, 0)
+        self._advance(self._root, 0)
+
+    def _path(self, nodeid: str) -> list[str]:
+        place = kernels(self._config).of(nodeid) if "kernel" in self._config.option else None
+        return path(nodeid, place.name if place else "")
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A module that cannot be collected is a failed test."""
+        if report.failed:
+            error = Result(False, "ERROR", "cannot be collected", report.longreprtext.splitlines())
+            self._root.add(self._path(report.nodeid or "collection")).result = error
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Print the plan."""
+        if not self._config.pluginmanager.has_plugin("dsession"):
+            self._plan([item.nodeid for item in session.items])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        """Print the plan: all workers collect the same."""
+        if not self._root.opened:
+            self._plan(ids)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Name the test, so that a kernel that dies with it says with which."""
+        self._reports[nodeid] = []
+        self._print(0, f"#  RUN  {escaped(nodeid)}")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep a report; it is the last one where the worker is gone."""
+        self._reports.setdefault(report.nodeid, []).append(report)
+        if report.when not in {"setup", "call", "teardown"}:
+            self.pytest_runtest_logfinish(report.nodeid)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """Print what can be printed now."""
+        self._tests[nodeid].result = result_of(self._reports.pop(nodeid))
+        self._advance(self._root, 0)
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Note why the run ends before its end."""
+        self._why = str(excinfo.value) or "interrupted"
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        """Show pytest's own error."""
+        self._why = "internal error of pytest"
+        self._comment(0, str(excrepr))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Give every number of the plan its line."""
+        why = self._why or str(session.shouldfail or session.shouldstop or "the run ended early")
+        directive = "TIMEOUT" if why == TERMINATED else "ERROR"
+        for nodeid, reports in self._reports.items():
+            result = result_of(reports)
+            if result.ok:
+                result = Result(ok=False, directive=directive, reason=why)
+            self._tests[nodeid].result = result
+        for child in self._root.children.values():
+            child.cut(Result(ok=True, directive="SKIP", reason=f"not run: {why}"))
+        if not self._root.opened:
+            self._open(self._root, 0)
+        self._advance(self._root, 0)
+
+
+def result_of(reports: Sequence[pytest.TestReport]) -> Result:
+    """What a test's reports come to: a failure in any phase is one of the test."""
+    main = [report for report in reports if not hasattr(report, "context")]
+    result = _main_result(main)
+    result.subtests = [(_subtest(one), _main_result([one])) for one in reports if one not in main]
+    result.ok = result.ok and all(one.ok for _, one in result.subtests)
+    return result
+
+
+def _main_result(reports: Sequence[pytest.TestReport]) -> Result:
+    failed = [report for report in reports if report.failed]
+    if failed:
+        return _failure(failed)
+    for report in reports:
+        if hasattr(report, "wasxfail"):
+            reason = report.wasxfail.removeprefix("reason: ")
+            if report.skipped:
+                return Result(ok=True, directive="XFAIL", reason=reason)
+            return Result(ok=True, reason=f"passes, though expected to fail: {reason}")
+        if report.skipped:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+            return Result(ok=True, directive="SKIP", reason=reason.removeprefix("Skipped: "))
+    return Result(ok=True)
+
+
+def _failure(failed: Sequence[pytest.TestReport]) -> Result:
+    message = _message(failed[0])
+    result = Result(ok=False, evidence=list(_evidence(failed)))
+    if TIMED_OUT.search(message):
+        result.directive, result.reason = "TIMEOUT", message
+    elif any(report.when != "call" for report in failed):
+        report = next(report for report in failed if report.when != "call")
+        phase = f"{report.when}: " if report.when in {"setup", "teardown"} else ""
+        result.directive, result.reason = "ERROR", phase + _message(report)
+    return result
+
+
+def _message(report: pytest.TestReport) -> str:
+    """The line that says most: of the exception, or of a failure without one."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return escaped(str(crash.message if crash else report.longrepr))
+
+
+def _evidence(failed: Sequence[pytest.TestReport]) -> Iterator[str]:
+    for report in failed:
+        yield from report.longreprtext.splitlines()
+        for title, text in report.sections:
+            yield f"{title}:"
+            yield from text.splitlines()
+
+
+def _subtest(report: Any) -> str:
+    context = report.context
+    # Values arrive as repr of themselves, and once more so from a worker.
+    values = {name: str(value).strip("'\"") for name, value in context.kwargs.items()}
+    words = [context.msg, *(f"{name}={value}" for name, value in values.items())]
+    return " ".join(str(word) for word in words if word is not None) or "subtest"
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """End as for Ctrl-C: timeout(1), which runs every kselftest, then lets us say what was done."""
+    pytest.exit(TERMINATED)
+
+
+def _on_sigterm(do: Any) -> None:
+    signal.signal(signal.SIGTERM, do)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Print in the place of pytest's own reporter."""
+    if not config.option.ktap or hasattr(config, "workerinput"):
+        return
+    if config.getoption("dist", "no") == "each":
+        raise pytest.UsageError("--ktap has one line for each test: it takes no --dist each")
+    if reporter := config.pluginmanager.get_plugin("terminalreporter"):
+        # pytest-xdist holds the reporter already, so that another one would not do.
+        reporter._tw = type(reporter._tw)(io.StringIO())  # noqa: SLF001
+    config.pluginmanager.register(Ktap(config), "ktap")
+    config.add_cleanup(partial(_on_sigterm, signal.signal(signal.SIGTERM, _terminate)))
