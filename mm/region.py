@@ -113,9 +113,9 @@ class Region:
             patterns = [patterns] * self.pages
         self.process.call(served.fill, self.address, list(patterns))
 
-    def write(self, page: int, data: bytes = b"x") -> None:
-        """Write to the start of a page with a page fault of the process's own."""
-        self.process.call(served.store, self.address + page * PAGE_SIZE, data)
+    def write(self, page: int, data: bytes = b"x", offset: int = 0) -> None:
+        """Write to a page, from byte `offset` on, with a page fault of the process's own."""
+        self.process.call(served.store, self.address + page * PAGE_SIZE + offset, data)
 
     def write_each(self, tokens: Sequence[bytes]) -> None:
         """Write to the start of every page, its own token to each."""
@@ -131,6 +131,10 @@ class Region:
     def states(self) -> list[PageState]:
         """What each page is."""
         return pagemap.page_states(self.process.pid, self.address, self.pages)
+
+    def frames(self) -> list[int]:
+        """The page frame of each page, 0 where none is mapped."""
+        return [state.pfn for state in self.states()]
 
     def count(self, kind: PageKind) -> int:
         """How many pages are of that kind."""

@@ -20,6 +20,7 @@ from lease.journal import CorruptJournal
 from lease.locks import LockTimeout
 from lease.membership import Membership, UnsafeDirectory
 from mm import scanning
+from mm.books import Books, read_books
 from mm.ledger import Ledger
 from mm.process import Zygote
 from mm.region import Region
@@ -31,6 +32,7 @@ from uapi.libc import lib
 from uapi.pagemap import PageKind
 
 OpenLedger: TypeAlias = Callable[[Region], Ledger]
+ReadBooks: TypeAlias = Callable[[], Books]
 
 
 class SharedKsm:
@@ -186,3 +188,17 @@ def ksm_alone(lease: None, evidence: Evidence, pytestconfig: pytest.Config) -> K
 def ledger(ksm_alone: KsmAlone, evidence: Evidence) -> OpenLedger:
     """Keep KSM's books over an event: `with ledger(region) as books: …`."""
     return lambda region: Ledger(ksm_alone.settings, region, evidence.pids)
+
+
+@pytest.fixture
+def books(ksm_alone: KsmAlone, evidence: Evidence) -> ReadBooks:
+    """Read KSM's books of shared pages, with ksmd stopped; they begin empty."""
+    # A process that is gone stays in them until ksmd next passes by, and is nobody's meanwhile.
+    ksm_alone.unmerge_all()
+    ksm_alone.start()
+
+    def read() -> Books:
+        ksm_alone.stop()
+        return read_books(ksm_alone.settings, evidence.pids())
+
+    return read

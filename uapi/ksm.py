@@ -14,6 +14,7 @@ from pathlib import Path
 from uapi.settings import Counter, Setting, SettingsDirectory, switch
 
 PROC = Path("/proc")
+_RMAP_ITEMS = re.compile(rb"ksm_rmap_items (\d+)")
 _ZERO_PAGES = re.compile(rb"ksm_zero_pages (-?\d+)")
 
 
@@ -123,6 +124,26 @@ def zero_pages_of_others(own: frozenset[int]) -> int:
             match = _ZERO_PAGES.search(_read_at_once(f"/proc/{name}/ksm_stat"))
             total += int(match[1]) if match else 0
     return total
+
+
+@dataclass(frozen=True)
+class Share:
+    """What some processes have in the system's books, pages."""
+
+    rmap_items: int
+    merging_pages: int  # of these
+
+
+def share_of_others(own: frozenset[int]) -> Share:
+    """The share of every mm but those of `own`; threads and CLONE_VM siblings count once each."""
+    items = merging = 0
+    for name in os.listdir("/proc"):  # noqa: PTH208 as above
+        if name.isdigit() and int(name) not in own:
+            match = _RMAP_ITEMS.search(_read_at_once(f"/proc/{name}/ksm_stat"))
+            if match and int(match[1]):
+                items += int(match[1])
+                merging += int(_read_at_once(f"/proc/{name}/ksm_merging_pages") or 0)
+    return Share(items, merging)
 
 
 def _read_at_once(path: str) -> bytes:
