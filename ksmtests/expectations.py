@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """What several tests assert of a region, each with more than one witness."""
 
+from collections.abc import Callable
+from typing import Any
+
+from mm.process import Process
 from mm.region import Region
 from uapi.libc import PAGE_SIZE
 from uapi.pagemap import PageKind, frame_counts
@@ -41,3 +45,13 @@ def assert_not_mergeable(region: Region) -> None:
     """No VMA of the region is marked for KSM."""
     marked = [vma for vma in region.vmas() if "mg" in vma.flags]
     assert not marked, f"still mergeable: {marked}"
+
+
+def status_of(process: Process, function: Callable[..., Any], *arguments: Any) -> int:
+    """The exit status of a child of the process that makes the call: 0, or -SIGSEGV and the like.
+
+    The child has the same memory, and dies in the process's place.
+    """
+    child = process.fork()
+    child.send(function, *arguments)
+    return child.exit()

@@ -104,6 +104,15 @@ def read_file_into(path: str, flags: int, address: int, length: int) -> int:
         os.close(fd)
 
 
+def write_file_from(path: str, flags: int, address: int, length: int) -> int:
+    """write(2) to a new file from memory; returns the bytes written."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o600)
+    try:
+        return libc.write_from(fd, address, length)
+    finally:
+        os.close(fd)
+
+
 def churn(address: int, pages: int, rounds: int) -> None:
     """Turn pages into zeros and back, page by page, again and again."""
     for number in range(rounds):
@@ -131,6 +140,49 @@ def map_memfd_privately(length: int) -> int:
 def map_private_file(fd: int, length: int) -> int:
     """Map a file privately, bytes."""
     return libc.mmap(length, flags=lib.MAP_PRIVATE, fd=fd)
+
+
+def map_memfd_shared(length: int, prot: int) -> int:
+    """Map a new file of tmpfs shared, bytes; a mapping that is not writable has no way to be."""
+    fd = os.memfd_create("shared")
+    try:
+        os.ftruncate(fd, length)
+        flags = os.O_RDWR if prot & lib.PROT_WRITE else os.O_RDONLY
+        opened = os.open(f"/proc/self/fd/{fd}", flags)
+        try:
+            return libc.mmap(length, prot, lib.MAP_SHARED, fd=opened)
+        finally:
+            os.close(opened)
+    finally:
+        os.close(fd)
+
+
+def memfd_of(content: bytes) -> int:
+    """A new file of tmpfs with that content; returns its descriptor."""
+    fd = os.memfd_create("file")
+    os.write(fd, content)
+    return fd
+
+
+def content_of(fd: int, length: int) -> bytes:
+    """The first bytes of a file."""
+    return os.pread(fd, length, 0)
+
+
+def map_file_privately(path: str, length: int) -> int:
+    """Map a file or a device privately, bytes."""
+    fd = os.open(path, os.O_RDWR)
+    try:
+        return map_private_file(fd, length)
+    finally:
+        os.close(fd)
+
+
+def grow_heap(length: int) -> int:
+    """Put so many bytes, whole pages, at the end of the heap; returns the address."""
+    end = libc.sbrk(0)
+    libc.sbrk(-end % PAGE_SIZE + length)
+    return end + -end % PAGE_SIZE
 
 
 def clear_soft_dirty() -> None:

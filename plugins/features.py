@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from plugins import probes
+from uapi import libc
 from uapi.libc import lib
 
 
@@ -92,6 +93,26 @@ _ALL = (
     Feature("reclaim_advice", "5.4", probes.takes_advice(lib.MADV_PAGEOUT), ADVICE),
     Feature("populate_advice", "5.14", probes.takes_advice(lib.MADV_POPULATE_WRITE), ADVICE),
     Feature("guard_advice", "6.13", probes.takes_advice(lib.MADV_GUARD_INSTALL), ADVICE),
+    Feature(
+        "hugetlb",
+        "2.6.32",
+        probes.maps(libc.MAP_NORESERVE | lib.MAP_HUGETLB | lib.MAP_PRIVATE),
+        ("CONFIG_HUGETLBFS",),
+        otherwise="the processor has no huge pages of the default size",
+    ),
+    Feature(
+        "droppable_memory",
+        "6.11",
+        probes.maps(lib.MAP_DROPPABLE),
+        otherwise="VMAs of 32-bit kernels may lack the flag",
+    ),
+    Feature("vdso", "2.6.12", probes.has_vdso, otherwise="the kernel maps no vDSO here"),
+    Feature(
+        "sealing",
+        "6.10",
+        probes.sealing,
+        selected=("CONFIG_64BIT",),
+    ),
     Feature("move_pages", "2.6.18", probes.move_pages, ("CONFIG_NUMA", "CONFIG_NUMA_MIGRATION")),
     Feature(
         "numa_nodes",

@@ -53,6 +53,39 @@ def has_line(path: str, word: str) -> Callable[[], bool]:
     return lambda: re.search(rf"^{word}\b", Path(path).read_text(), re.MULTILINE) is not None
 
 
+def maps(flags: int) -> Callable[[], bool]:
+    """Anonymous memory of a kind; mapping it takes none yet."""
+
+    def probe() -> bool:
+        length = max(libc.PAGE_SIZE, read_meminfo().get("Hugepagesize", 0))
+        try:
+            address = libc.mmap(length, flags=flags | lib.MAP_ANONYMOUS)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENODEV, errno.ENOSYS):
+                return False
+            raise
+        libc.munmap(address, length)
+        return True
+
+    return probe
+
+
+def has_vdso() -> bool:
+    """Whether the kernel's own code is mapped."""
+    return "[vdso]" in Path("/proc/self/maps").read_text()
+
+
+def sealing() -> bool:
+    """mseal(2), of no bytes."""
+    try:
+        libc.mseal(0, 0)
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            return False
+        raise
+    return True
+
+
 def takes_advice(advice: int) -> Callable[[], bool]:
     """Advice over no bytes: EINVAL where the kernel does not know it."""
 

@@ -26,10 +26,13 @@ MMAN = (
     Constant("PROT_NONE", 0, "2.6"),
     Constant("PROT_READ", 1, "2.6"),
     Constant("PROT_WRITE", 2, "2.6"),
+    Constant("PROT_EXEC", 4, "2.6"),
     Constant("MAP_SHARED", 0x01, "2.6"),
     Constant("MAP_PRIVATE", 0x02, "2.6"),
     Constant("MAP_FIXED", 0x10, "2.6"),
+    Constant("MAP_DROPPABLE", 0x08, "6.11"),
     Constant("MAP_ANONYMOUS", 0x20, "2.6"),
+    Constant("MAP_HUGETLB", 0x40000, "2.6.32"),
     Constant("MAP_FIXED_NOREPLACE", 0x100000, "4.17"),
     Constant("MREMAP_MAYMOVE", 1, "2.6"),
     Constant("MREMAP_FIXED", 2, "2.6"),
@@ -79,9 +82,12 @@ USERFAULTFD = (
     Constant("UFFDIO_REGISTER_MODE_MINOR", 1 << 2, "5.13"),
     Constant("UFFDIO_WRITEPROTECT_MODE_WP", 1 << 0, "5.7"),
     Constant("UFFD_EVENT_PAGEFAULT", 0x12, "4.3"),
+    Constant("UFFD_PAGEFAULT_FLAG_WRITE", 1 << 0, "4.3"),
     Constant("UFFD_PAGEFAULT_FLAG_WP", 1 << 1, "5.7"),
     Constant("UFFDIO_API", 0xC018AA3F, "4.3"),
     Constant("UFFDIO_REGISTER", 0xC020AA00, "4.3"),
+    Constant("UFFDIO_COPY", 0xC028AA03, "4.3"),
+    Constant("UFFDIO_ZEROPAGE", 0xC020AA04, "4.3"),
     Constant("UFFDIO_WRITEPROTECT", 0xC018AA06, "5.7"),
     Constant("UFFDIO_MOVE", 0xC028AA05, "6.8"),
 )
@@ -97,7 +103,9 @@ AUXVEC = (Constant("AT_HWCAP2", 26, "3.9"),)
 SYSCALLS = (
     Constant("SYS_io_uring_setup", 425, "5.1"),
     Constant("SYS_io_uring_register", 427, "5.1"),
+    Constant("SYS_pidfd_getfd", 438, "5.6"),
     Constant("SYS_process_madvise", 440, "5.10"),
+    Constant("SYS_mseal", 462, "6.10"),
 )
 HEADERS = {
     "sys/mman.h": (),
@@ -125,6 +133,8 @@ struct uffdio_api { uint64_t api; uint64_t features; uint64_t ioctls; };
 struct uffdio_range { uint64_t start; uint64_t len; };
 struct uffdio_register { struct uffdio_range range; uint64_t mode; uint64_t ioctls; };
 struct uffdio_writeprotect { struct uffdio_range range; uint64_t mode; };
+struct uffdio_copy { uint64_t dst; uint64_t src; uint64_t len; uint64_t mode; int64_t copy; };
+struct uffdio_zeropage { struct uffdio_range range; uint64_t mode; int64_t zeropage; };
 struct uffdio_move { uint64_t dst; uint64_t src; uint64_t len; uint64_t mode; int64_t move; };
 struct io_sqring_offsets {
     uint32_t head, tail, ring_mask, ring_entries, flags, dropped, array, resv1; uint64_t user_addr;
@@ -146,6 +156,7 @@ void *mremap(void *old_address, size_t old_size, size_t new_size, int flags, ...
 int mprotect(void *addr, size_t len, int prot);
 int mlock(const void *addr, size_t len);
 int munlock(const void *addr, size_t len);
+void *sbrk(intptr_t increment);
 int madvise(void *addr, size_t length, int advice);
 int prctl(int option, ...);
 long ptrace(unsigned int request, ...);
@@ -154,8 +165,13 @@ long syscall(long number, ...);
 ssize_t process_vm_writev(int pid, const struct iovec *local_iov, unsigned long liovcnt,
                           const struct iovec *remote_iov, unsigned long riovcnt,
                           unsigned long flags);
+ssize_t process_vm_readv(int pid, const struct iovec *local_iov, unsigned long liovcnt,
+                         const struct iovec *remote_iov, unsigned long riovcnt,
+                         unsigned long flags);
+ssize_t vmsplice(int fd, const struct iovec *iov, size_t nr_segs, unsigned int flags);
 int fallocate64(int fd, int mode, int64_t offset, int64_t len);
 ssize_t read(int fd, void *buf, size_t count);
+ssize_t write(int fd, const void *buf, size_t count);
 unsigned long getauxval(unsigned long type);
 """
 

@@ -6,6 +6,7 @@ Addresses are plain integers, so that they can be passed between processes. Leng
 
 import mmap as stdlib_mmap
 import os
+import platform
 from typing import Any
 
 from uapi import _libc
@@ -16,6 +17,8 @@ lib: Any = ffi.dlopen(None)
 
 PAGE_SIZE = stdlib_mmap.PAGESIZE  # bytes
 MAP_FAILED = int(ffi.cast("uintptr_t", -1))
+# Not in the headers of all alike: arch/powerpc/include/uapi/asm/mman.h has its own.
+MAP_NORESERVE = 0x40 if platform.machine().startswith("ppc") else 0x4000
 LONG_BYTES = int(ffi.sizeof("long"))
 
 _ADVICE_NAMES = {getattr(lib, name): name for name in dir(lib) if name.startswith("MADV_")}
@@ -59,6 +62,14 @@ def munmap(address: int, length: int) -> None:
         raise failure(f"munmap({address:#x}, {length})")
 
 
+def sbrk(increment: int) -> int:
+    """sbrk(3): grow the heap by so many bytes; returns where it ended before."""
+    before = int(ffi.cast("uintptr_t", lib.sbrk(increment)))
+    if before == MAP_FAILED:
+        raise failure(f"sbrk({increment})")
+    return before
+
+
 def mremap(
     address: int, old_length: int, new_length: int, flags: int = 0, new_address: int = 0
 ) -> int:
@@ -86,6 +97,18 @@ def mlock(address: int, length: int) -> None:
     """mlock(2)."""
     if lib.mlock(pointer(address), length):
         raise failure(f"mlock({address:#x}, {length})")
+
+
+def munlock(address: int, length: int) -> None:
+    """munlock(2)."""
+    if lib.munlock(pointer(address), length):
+        raise failure(f"munlock({address:#x}, {length})")
+
+
+def mseal(address: int, length: int) -> None:
+    """mseal(2) (Linux 6.10)."""
+    if lib.syscall(lib.SYS_mseal, _long(address), _long(length), _long(0)):
+        raise failure(f"mseal({address:#x}, {length})")
 
 
 def madvise(address: int, length: int, advice: int) -> None:
@@ -136,6 +159,34 @@ def process_vm_writev(pid: int, address: int, data: bytes) -> int:
     return int(written)
 
 
+def process_vm_readv(pid: int, address: int, length: int) -> bytes:
+    """process_vm_readv(2) of `length` bytes at `address` in `pid`."""
+    buffer = ffi.new("char[]", length)
+    local = ffi.new("struct iovec[1]", [(buffer, length)])
+    remote = ffi.new("struct iovec[1]", [(pointer(address), length)])
+    got = lib.process_vm_readv(pid, local, 1, remote, 1, 0)
+    if got < 0:
+        raise failure(f"process_vm_readv({pid}, {address:#x}, {length} bytes)")
+    return bytes(ffi.buffer(buffer, got))
+
+
+def vmsplice(fd: int, address: int, length: int) -> int:
+    """vmsplice(2) of memory into a pipe, which holds its pages from then on; returns the bytes."""
+    vector = ffi.new("struct iovec[1]", [(pointer(address), length)])
+    spliced = lib.vmsplice(fd, vector, 1, 0)
+    if spliced < 0:
+        raise failure(f"vmsplice({fd}, [{address:#x}+{length}])")
+    return int(spliced)
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """pidfd_getfd(2) (Linux 5.6): a descriptor of our own for another process's `fd`."""
+    got = lib.syscall(lib.SYS_pidfd_getfd, _long(pidfd), _long(fd), _long(0))
+    if got < 0:
+        raise failure(f"pidfd_getfd({pidfd}, {fd})")
+    return int(got)
+
+
 def ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> int:
     """ptrace(2) for requests that return no data through errno."""
     result = lib.ptrace(request, ffi.cast("int", pid), pointer(address), pointer(data))
@@ -150,6 +201,14 @@ def read_into(fd: int, address: int, length: int) -> int:
     if got < 0:
         raise failure(f"read({fd}, {address:#x}, {length})")
     return int(got)
+
+
+def write_from(fd: int, address: int, length: int) -> int:
+    """write(2) straight from this process's memory; returns the bytes written."""
+    put = lib.write(fd, pointer(address), length)
+    if put < 0:
+        raise failure(f"write({fd}, {address:#x}, {length})")
+    return int(put)
 
 
 def move_pages(pid: int, addresses: list[int], node: int) -> list[int]:

@@ -52,9 +52,17 @@ def register(fd: int, address: int, length: int, mode: int) -> None:
 
 def write_protect(fd: int, address: int, length: int) -> None:
     """UFFDIO_WRITEPROTECT of a range, bytes."""
+    _write_protect(fd, address, length, lib.UFFDIO_WRITEPROTECT_MODE_WP)
+
+
+def write_unprotect(fd: int, address: int, length: int) -> None:
+    """UFFDIO_WRITEPROTECT without its mode: whoever waits to write goes on."""
+    _write_protect(fd, address, length, 0)
+
+
+def _write_protect(fd: int, address: int, length: int, mode: int) -> None:
     argument = ffi.new(
-        "struct uffdio_writeprotect *",
-        {"range": {"start": address, "len": length}, "mode": lib.UFFDIO_WRITEPROTECT_MODE_WP},
+        "struct uffdio_writeprotect *", {"range": {"start": address, "len": length}, "mode": mode}
     )
     ioctl(fd, lib.UFFDIO_WRITEPROTECT, argument)
 
@@ -64,6 +72,20 @@ def move(fd: int, destination: int, source: int, length: int) -> int:
     argument = ffi.new("struct uffdio_move *", {"dst": destination, "src": source, "len": length})
     ioctl(fd, lib.UFFDIO_MOVE, argument)
     return int(argument.move)
+
+
+def copy(fd: int, destination: int, source: int, length: int) -> int:
+    """UFFDIO_COPY: fill missing pages from `source`; returns the bytes copied."""
+    argument = ffi.new("struct uffdio_copy *", {"dst": destination, "src": source, "len": length})
+    ioctl(fd, lib.UFFDIO_COPY, argument)
+    return int(argument.copy)
+
+
+def place_zeropage(fd: int, address: int, length: int) -> int:
+    """UFFDIO_ZEROPAGE: map the zero page where pages are missing; returns the bytes."""
+    argument = ffi.new("struct uffdio_zeropage *", {"range": {"start": address, "len": length}})
+    ioctl(fd, lib.UFFDIO_ZEROPAGE, argument)
+    return int(argument.zeropage)
 
 
 def pending_events(fd: int) -> int:
