@@ -39,7 +39,6 @@ class Kind(NamedTuple):
     name: str
     map: Callable[[Process], Region]
     eligible: bool
-    needs: tuple[str, ...] = ()
 
 
 def mapped(function: Callable[..., int], *arguments: Any) -> Callable[[Process], Region]:
@@ -73,48 +72,53 @@ def named(name: str) -> Callable[[Process], Region]:
     return find
 
 
-MAPPED_ANEW = (
+WITH_PAGES = (
     Kind("private", anonymous(WRITABLE), eligible=True),
-    Kind("private, read-only", anonymous(lib.PROT_READ), eligible=True),
-    Kind("private, inaccessible", anonymous(lib.PROT_NONE), eligible=True),
     Kind("private file", mapped(served.map_memfd_privately, LENGTH), eligible=True),
     Kind("/dev/zero", mapped(served.map_file_privately, "/dev/zero", LENGTH), eligible=True),
     Kind("heap", mapped(served.grow_heap, LENGTH), eligible=True),
-    Kind(
-        "shared",
-        anonymous(WRITABLE, lib.MAP_SHARED | lib.MAP_ANONYMOUS),
-        eligible=False,
-    ),
+    Kind("shared", anonymous(WRITABLE, lib.MAP_SHARED | lib.MAP_ANONYMOUS), eligible=False),
     Kind("shared file", mapped(served.map_memfd_shared, LENGTH, WRITABLE), eligible=False),
+    pytest.param(
+        Kind(
+            "droppable",
+            anonymous(WRITABLE, lib.MAP_DROPPABLE | lib.MAP_ANONYMOUS),
+            eligible=False,
+        ),
+        marks=pytest.mark.needs("droppable_memory"),
+    ),
+)
+WITHOUT_PAGES = (
+    Kind("private, read-only", anonymous(lib.PROT_READ), eligible=True),
+    Kind("private, inaccessible", anonymous(lib.PROT_NONE), eligible=True),
     # Not VM_SHARED, as nobody can write to it: VM_MAYSHARE alone tells that it is no private one.
     Kind(
         "shared file, read-only",
         mapped(served.map_memfd_shared, LENGTH, lib.PROT_READ),
         eligible=False,
     ),
-    Kind("hugetlb", huge_pages, eligible=False, needs=("hugetlb",)),
-    Kind(
-        "droppable",
-        anonymous(WRITABLE, lib.MAP_DROPPABLE | lib.MAP_ANONYMOUS),
-        eligible=False,
-        needs=("droppable_memory",),
-    ),
+    pytest.param(Kind("hugetlb", huge_pages, eligible=False), marks=pytest.mark.needs("hugetlb")),
 )
 THERE_FROM_THE_START = (
     Kind("stack", named("[stack]"), eligible=True),
     # VM_DONTEXPAND, and the data beside it VM_PFNMAP and VM_IO.
-    Kind("vDSO", named("[vdso]"), eligible=False, needs=("vdso",)),
-    Kind("data of the vDSO", named("[vvar]"), eligible=False, needs=("vdso",)),
+    pytest.param(Kind("vDSO", named("[vdso]"), eligible=False), marks=pytest.mark.needs("vdso")),
+    pytest.param(
+        Kind("data of the vDSO", named("[vvar]"), eligible=False), marks=pytest.mark.needs("vdso")
+    ),
 )
-WITH_PAGES = ("private", "private file", "/dev/zero", "heap", "shared", "shared file", "droppable")
 
 
-def kinds(*choice: Kind) -> pytest.MarkDecorator:
-    """Run a test for each kind of memory that the kernel has."""
-    return pytest.mark.parametrize(
-        "kind",
-        [pytest.param(kind, id=kind.name, marks=pytest.mark.needs(*kind.needs)) for kind in choice],
-    )
+def kind_name(kind: Kind) -> str:
+    """For the id of a test."""
+    return kind.name
+
+
+each_kind = pytest.mark.parametrize(
+    "kind", [*WITH_PAGES, *WITHOUT_PAGES, *THERE_FROM_THE_START], ids=kind_name
+)
+each_mapped_kind = pytest.mark.parametrize("kind", [*WITH_PAGES, *WITHOUT_PAGES], ids=kind_name)
+each_kind_with_pages = pytest.mark.parametrize("kind", WITH_PAGES, ids=kind_name)
 
 
 def flags_of(region: Region) -> list[frozenset[str]]:
@@ -129,7 +133,7 @@ def with_mark(flags: list[frozenset[str]]) -> list[frozenset[str]]:
     return [marks | {"mg"} for marks in flags]
 
 
-@kinds(*MAPPED_ANEW, *THERE_FROM_THE_START)
+@each_kind
 def test_advice_marks_what_may_be_merged(kind: Kind, process: Process) -> None:
     """MADV_MERGEABLE succeeds for all memory, and means nothing for what may not be merged."""
     region = kind.map(process)
@@ -144,7 +148,7 @@ def test_advice_marks_what_may_be_merged(kind: Kind, process: Process) -> None:
 @pytest.mark.prctl
 @pytest.mark.needs("memory_merge_prctl")
 @pytest.mark.usefixtures("whole_process")
-@kinds(*MAPPED_ANEW, *THERE_FROM_THE_START)
+@each_kind
 def test_prctl_marks_what_is_mapped(kind: Kind, process: Process) -> None:
     """PR_SET_MEMORY_MERGE marks by the same table, and unmarks what it has marked."""
     region = kind.map(process)
@@ -158,7 +162,7 @@ def test_prctl_marks_what_is_mapped(kind: Kind, process: Process) -> None:
 @pytest.mark.prctl
 @pytest.mark.needs("memory_merge_prctl")
 @pytest.mark.usefixtures("whole_process")
-@kinds(*MAPPED_ANEW)
+@each_mapped_kind
 def test_prctl_marks_what_is_mapped_later(kind: Kind, process: Process) -> None:
     """Memory mapped under PR_SET_MEMORY_MERGE is marked by the same table."""
     process.call(libc.set_memory_merge, 1)
@@ -166,7 +170,7 @@ def test_prctl_marks_what_is_mapped_later(kind: Kind, process: Process) -> None:
     assert all(("mg" in marks) == kind.eligible for marks in flags_of(region)), region.vmas()
 
 
-@kinds(*(kind for kind in MAPPED_ANEW if kind.name in WITH_PAGES))
+@each_kind_with_pages
 def test_only_memory_that_may_be_merged_is_merged(
     kind: Kind, ksm_alone: KsmAlone, process: Process, region: RegionFactory, evidence: Evidence
 ) -> None:

@@ -107,12 +107,7 @@ _ALL = (
         otherwise="VMAs of 32-bit kernels may lack the flag",
     ),
     Feature("vdso", "2.6.12", probes.has_vdso, otherwise="the kernel maps no vDSO here"),
-    Feature(
-        "sealing",
-        "6.10",
-        probes.sealing,
-        selected=("CONFIG_64BIT",),
-    ),
+    Feature("sealing", "6.10", probes.sealing, otherwise="kernels of 32 bits have no mseal(2)"),
     Feature("move_pages", "2.6.18", probes.move_pages, ("CONFIG_NUMA", "CONFIG_NUMA_MIGRATION")),
     Feature(
         "numa_nodes",
