@@ -15,7 +15,7 @@ from ksmtests.expectations import overwritten
 from mm import served
 from mm.process import Process
 from mm.region import Region
-from uapi import libc
+from uapi import io_uring, libc
 from uapi.libc import LONG_BYTES, lib
 
 Writer = Callable[[Region, list[bytes], Path], bytes]
@@ -92,7 +92,7 @@ def read_direct(region: Region, tokens: list[bytes], file: Path) -> bytes:
 def pinned_buffer(region: Region, _: list[bytes], __: Path) -> bytes:
     """A fixed buffer of io_uring: the pages are pinned for writing, nothing is written yet."""
     content = region.read()
-    region.process.call(libc.pin_pages, region.address, region.length)
+    region.process.call(io_uring.pin_pages, region.address, region.length)
     return content
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mm import served
-from uapi import hmm, ksm, libc, numa, pagemap, userfaultfd
+from uapi import hmm, io_uring, ksm, libc, numa, pagemap, userfaultfd
 from uapi.libc import lib
 from uapi.meminfo import read_meminfo, total_memory
 from uapi.thp import Thp
@@ -126,7 +126,7 @@ def page_pinning() -> bool:
     """Fixed buffers of io_uring, which kernel.io_uring_disabled can forbid."""
     address = libc.mmap(libc.PAGE_SIZE)
     try:
-        os.close(libc.pin_pages(address, libc.PAGE_SIZE))
+        os.close(io_uring.pin_pages(address, libc.PAGE_SIZE))
     except OSError as error:
         if error.errno in (errno.ENOSYS, errno.EPERM):
             return False

@@ -98,10 +98,15 @@ FALLOC = (
 IO_URING = (
     Constant("IORING_REGISTER_BUFFERS", 0, "5.1"),
     Constant("IORING_UNREGISTER_BUFFERS", 1, "5.1"),
+    Constant("IORING_OFF_SQ_RING", 0, "5.1"),
+    Constant("IORING_OFF_CQ_RING", 0x8000000, "5.1"),
+    Constant("IORING_OFF_SQES", 0x10000000, "5.1"),
+    Constant("IORING_ENTER_GETEVENTS", 1 << 0, "5.1"),
 )
 AUXVEC = (Constant("AT_HWCAP2", 26, "3.9"),)
 SYSCALLS = (
     Constant("SYS_io_uring_setup", 425, "5.1"),
+    Constant("SYS_io_uring_enter", 426, "5.1"),
     Constant("SYS_io_uring_register", 427, "5.1"),
     Constant("SYS_pidfd_getfd", 438, "5.6"),
     Constant("SYS_process_madvise", 440, "5.10"),

@@ -263,19 +263,3 @@ def ioctl(fd: int, request: int, argument: Any) -> int:
     if result < 0:
         raise failure(f"ioctl({fd}, {request:#x})")
     return int(result)
-
-
-def pin_pages(address: int, length: int) -> int:
-    """Pin pages as an io_uring fixed buffer (IORING_REGISTER_BUFFERS); close the fd to unpin."""
-    parameters = ffi.new("struct io_uring_params *")
-    ring = lib.syscall(lib.SYS_io_uring_setup, _long(1), parameters)
-    if ring < 0:
-        raise failure("io_uring_setup(1)")
-    vector = ffi.new("struct iovec[1]", [(pointer(address), length)])
-    if lib.syscall(
-        lib.SYS_io_uring_register, _long(ring), _long(lib.IORING_REGISTER_BUFFERS), vector, _long(1)
-    ):
-        error = failure(f"io_uring_register({ring}, BUFFERS, [{address:#x}+{length}])")
-        os.close(ring)
-        raise error
-    return int(ring)

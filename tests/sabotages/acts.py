@@ -14,7 +14,7 @@ from typing import Any
 from mm import served
 from mm.process import Process
 from tests.sabotages.scene import ADDRESS_SPACE, Scene, Span, Wrap, Wraps
-from uapi import libc, userfaultfd
+from uapi import io_uring, libc, userfaultfd
 from uapi.libc import LONG_BYTES, PAGE_SIZE, lib
 
 CALL = "mm.process.Process.call"
@@ -53,7 +53,7 @@ _SHAPES: dict[Callable[..., Any], _Shape] = {
     libc.munmap: _Shape(),
     libc.mprotect: _Shape(),
     libc.mlock: _Shape(),
-    libc.pin_pages: _Shape(result=lambda _: -1),
+    io_uring.pin_pages: _Shape(result=lambda _: -1),
     libc.mremap: _Shape(result=lambda arguments: arguments[4] if arguments[4:] else arguments[0]),
     libc.punch_hole: _Shape(1, lambda arguments: arguments[2]),
     served.map_over: _Shape(result=lambda arguments: arguments[0]),

@@ -22,11 +22,11 @@ from tests.sabotages.flaws import (
 )
 from tests.sabotages.readings import WRONG_COUNTS, reading
 from tests.sabotages.scene import Sabotage, Scene, Wraps, unshare
-from uapi import libc
+from uapi import io_uring, libc
 from uapi.smaps import Vma
 
 WRITES = (served.store, served.store_each)
-LENDERS = (libc.pin_pages, libc.mlock)  # make pages writable, write nothing
+LENDERS = (io_uring.pin_pages, libc.mlock)  # make pages writable, write nothing
 
 
 def _writers(flaw: Flaw) -> Wraps:
