@@ -64,6 +64,7 @@ _ALL = (
         "page_frames", "2.6.25", probes.has_file("/proc/kpageflags"), ("CONFIG_PROC_PAGE_MONITOR",)
     ),
     Feature("soft_dirty", "3.11", probes.soft_dirty, ("CONFIG_MEM_SOFT_DIRTY",)),
+    Feature("userfaultfd", "4.3", probes.offers_uffd_feature(0), UFFD),
     Feature(
         "userfaultfd_wp",
         "5.7",

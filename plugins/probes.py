@@ -111,11 +111,11 @@ def memory_merge_prctl() -> bool:
 
 
 def offers_uffd_feature(bit: int) -> Callable[[], bool]:
-    """A UFFD_FEATURE_* bit."""
+    """UFFD_FEATURE_* bits; 0 asks for userfaultfd(2) alone."""
 
     def probe() -> bool:
         try:
-            return bool(userfaultfd.features() & bit)
+            return userfaultfd.features() & bit == bit
         except OSError:
             return False
 

@@ -6,8 +6,11 @@ Source: Documentation/admin-guide/mm/userfaultfd.rst. Runs in the process whose 
 
 import errno
 import os
+import select
+import struct
+from typing import NamedTuple
 
-from uapi.libc import failure, ffi, ioctl, lib
+from uapi.libc import PAGE_SIZE, failure, ffi, ioctl, lib
 from uapi.syscalls import syscall_number
 
 
@@ -86,6 +89,23 @@ def place_zeropage(fd: int, address: int, length: int) -> int:
     argument = ffi.new("struct uffdio_zeropage *", {"range": {"start": address, "len": length}})
     ioctl(fd, lib.UFFDIO_ZEROPAGE, argument)
     return int(argument.zeropage)
+
+
+class Fault(NamedTuple):
+    """A page fault that waits for the monitor."""
+
+    address: int  # without its place in the page
+    flags: int  # UFFD_PAGEFAULT_FLAG_*
+
+
+def wait_for_fault(fd: int, deadline: float = 30.0) -> Fault:
+    """The next page fault. Raises TimeoutError when none comes within `deadline` s."""
+    if not select.select([fd], [], [], deadline)[0]:
+        raise TimeoutError(f"no page fault within {deadline:.0f} s")
+    event, flags, address = struct.unpack_from("=B7xQQ", os.read(fd, 32))
+    if event != lib.UFFD_EVENT_PAGEFAULT:
+        raise ValueError(f"event {event:#x} is no page fault")
+    return Fault(address & -PAGE_SIZE, flags)
 
 
 def pending_events(fd: int) -> int:
