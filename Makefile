@@ -1,21 +1,38 @@
 # SPDX-License-Identifier: GPL-2.0
 # Each target sets up what it needs in .venv, once; pyproject.toml names the packages.
+#
+# As tools/testing/selftests/ksm of a kernel tree, run_tests, install and so on are kselftest's.
+
+# Where this directory is a link, kselftest's own lies where make was told to build or called from.
+LIB_MK := $(firstword $(wildcard $(addsuffix /lib.mk,.. $(OUTPUT)/.. $(SRC_PATH) $(PWD))))
+
+ifneq ($(LIB_MK),)
+TEST_PROGS := ksm.sh
+TEST_FILES := conftest.py pyproject.toml \
+	arch guests kconfig ksmtests lease mm plugins reports uapi
+ifneq ($(LIB_MK),../lib.mk)
+# The runner finds the settings by the directory a shell says it is in.
+export PWD := $(abspath $(dir $(LIB_MK)))/$(notdir $(OUTPUT))
+endif
+include $(LIB_MK)
+else
+.PHONY: run_tests
+run_tests: .venv/.run-ready
+	.venv/bin/python -m pytest -n auto --kernel auto ksmtests
+endif
 
 PYTHON ?= python3
 VENV := .venv
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 IN_VENV := $(VENV)/bin/python -m
-ROOMS := uapi mm lease kconfig arch plugins guests bench ksmtests tests
+ROOMS := uapi mm lease kconfig arch plugins guests reports bench ksmtests tests
 
 # What guests are made with and run in: Debian's names of commands and of packages.
 EMULATION := mmdebstrap lz4 qemu-system-x86_64 qemu-system-arm qemu-system-aarch64
 EMULATION_PACKAGES := mmdebstrap lz4 qemu-system-x86 qemu-system-arm
 
-.PHONY: run_tests matrix check check-kernels check-guests check-red bench bench-guests emulation
-
-run_tests: $(RUN_READY)
-	$(IN_VENV) pytest -n auto --kernel auto ksmtests
+.PHONY: matrix check check-kernels check-guests check-qa check-red bench bench-guests emulation
 
 matrix: $(RUN_READY) emulation
 	$(IN_VENV) bench.matrix
@@ -25,7 +42,7 @@ check: $(DEV_READY)
 	$(IN_VENV) ruff check $(ROOMS) conftest.py
 	$(IN_VENV) mypy
 	PYTHONPATH=. $(VENV)/bin/lint-imports
-	$(IN_VENV) pytest -m 'not guest and not sabotage' tests
+	$(IN_VENV) pytest -m 'not guest and not sabotage and not qa' tests
 	$(IN_VENV) pytest -n auto ksmtests
 
 # The tests of zero pages on an emulated kernel of each architecture.
@@ -35,6 +52,10 @@ check-kernels: $(DEV_READY) emulation
 
 check-guests: $(DEV_READY) emulation
 	$(IN_VENV) pytest -m guest tests
+
+# Runs the suite in the systems that gate kernels, as they do.
+check-qa: $(DEV_READY)
+	$(IN_VENV) pytest -n 2 -m qa tests
 
 # Runs the suite on a kernel that seems to have one bug after another; takes its time.
 check-red: $(DEV_READY)

@@ -9,11 +9,11 @@ line, in a run that is cut short, too: what was not begun is skipped, what was r
 """
 
 import io
-import re
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
@@ -21,13 +21,12 @@ from typing import Any, NoReturn
 import pytest
 
 from plugins.kernels import kernels
+from plugins.ktap_results import TOTALS, Result, escaped, result_of, together
 from plugins.remote import without_kernel
 
 INDENT = "  "
 VERSION = "KTAP version 1"
 TERMINATED = "terminated by SIGTERM"
-# What tells a test that took too long: pytest-timeout, a guest's deadline, Python's own.
-TIMED_OUT = re.compile(r"Timeout \(?>\d|TimeoutError\b|had not ended after \d")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,12 +34,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("reporting").addoption(
         "--ktap", action="store_true", help="print KTAP version 1 and nothing else"
     )
-
-
-def escaped(text: str) -> str:
-    """A text for a result line: one line of it, and no `#`, which begins a directive."""
-    line = next(iter(text.strip().splitlines()), "").replace("#", r"\x23")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def path(nodeid: str, kernel: str = "") -> list[str]:
@@ -52,30 +45,6 @@ def path(nodeid: str, kernel: str = "") -> list[str]:
     file, *names = bare.split("::")
     names = [file.removesuffix(".py").replace("/", "."), *names]
     return [*above, *names, *([f"{names[-1]}[{parameters}"] if bracket else [])]
-
-
-@dataclass
-class Result:
-    """What a test's line says, and what is printed above it."""
-
-    ok: bool
-    directive: str = ""  # SKIP, XFAIL, TIMEOUT, ERROR
-    reason: str = ""
-    evidence: list[str] = field(default_factory=list)
-    subtests: list[tuple[str, "Result"]] = field(default_factory=list)
-
-    def line(self, number: int, name: str) -> str:
-        """The result line, without indentation."""
-        data = " ".join(filter(None, (self.directive, escaped(self.reason))))
-        return f"{'ok' if self.ok else 'not ok'} {number} {name}" + (f" # {data}" if data else "")
-
-
-def together(results: Sequence[Result]) -> Result:
-    """The result of a level: not ok as one of them is, skipped as all are."""
-    if results and all(one.directive == "SKIP" for one in results):
-        reasons = {one.reason for one in results}
-        return Result(ok=True, directive="SKIP", reason=reasons.pop() if len(reasons) == 1 else "")
-    return Result(ok=all(one.ok for one in results))
 
 
 @dataclass
@@ -101,11 +70,15 @@ class Node:
             child.has_begun() for child in self.children.values()
         )
 
+    def size(self) -> int:
+        """How many tests there are of it."""
+        return sum(child.size() for child in self.children.values()) or 1
+
     def cut(self, result: Result) -> None:
         """Give what has no result this one, as a whole where nothing of it has begun."""
         if not self.has_begun():
+            self.result = replace(result, tests=self.size())
             self.children.clear()
-            self.result = result
         for child in self.children.values():
             child.cut(result)
 
@@ -120,6 +93,7 @@ class Ktap:
         self._tests: dict[str, Node] = {}  # by node id
         self._reports: dict[str, list[pytest.TestReport]] = {}  # of tests that are running
         self._why = ""  # the run was cut short
+        self._totals = Counter[str]()
 
     # Printing
 
@@ -156,7 +130,9 @@ class Ktap:
                 return False
             node.current = name
             child = node.children[name]
-            if not child.result and not self._advanced_level(child, depth + 1):
+            if child.result:
+                self._totals[child.result.total] += child.result.tests
+            elif not self._advanced_level(child, depth + 1):
                 return False
             self._result(node, name, child.result or together(child.done), depth)
             del node.children[name]
@@ -247,65 +223,10 @@ class Ktap:
         if not self._root.opened:
             self._open(self._root, 0)
         self._advance(self._root, 0)
-
-
-def result_of(reports: Sequence[pytest.TestReport]) -> Result:
-    """What a test's reports come to: a failure in any phase is one of the test."""
-    main = [report for report in reports if not hasattr(report, "context")]
-    result = _main_result(main)
-    result.subtests = [(_subtest(one), _main_result([one])) for one in reports if one not in main]
-    result.ok = result.ok and all(one.ok for _, one in result.subtests)
-    return result
-
-
-def _main_result(reports: Sequence[pytest.TestReport]) -> Result:
-    failed = [report for report in reports if report.failed]
-    if failed:
-        return _failure(failed)
-    for report in reports:
-        if hasattr(report, "wasxfail"):
-            reason = report.wasxfail.removeprefix("reason: ")
-            if report.skipped:
-                return Result(ok=True, directive="XFAIL", reason=reason)
-            return Result(ok=True, reason=f"passes, though expected to fail: {reason}")
-        if report.skipped:
-            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
-            return Result(ok=True, directive="SKIP", reason=reason.removeprefix("Skipped: "))
-    return Result(ok=True)
-
-
-def _failure(failed: Sequence[pytest.TestReport]) -> Result:
-    message = _message(failed[0])
-    result = Result(ok=False, evidence=list(_evidence(failed)))
-    if TIMED_OUT.search(message):
-        result.directive, result.reason = "TIMEOUT", message
-    elif any(report.when != "call" for report in failed):
-        report = next(report for report in failed if report.when != "call")
-        phase = f"{report.when}: " if report.when in {"setup", "teardown"} else ""
-        result.directive, result.reason = "ERROR", phase + _message(report)
-    return result
-
-
-def _message(report: pytest.TestReport) -> str:
-    """The line that says most: of the exception, or of a failure without one."""
-    crash = getattr(report.longrepr, "reprcrash", None)
-    return escaped(str(crash.message if crash else report.longrepr))
-
-
-def _evidence(failed: Sequence[pytest.TestReport]) -> Iterator[str]:
-    for report in failed:
-        yield from report.longreprtext.splitlines()
-        for title, text in report.sections:
-            yield f"{title}:"
-            yield from text.splitlines()
-
-
-def _subtest(report: Any) -> str:
-    context = report.context
-    # Values arrive as repr of themselves, and once more so from a worker.
-    values = {name: str(value).strip("'\"") for name, value in context.kwargs.items()}
-    words = [context.msg, *(f"{name}={value}" for name, value in values.items())]
-    return " ".join(str(word) for word in words if word is not None) or "subtest"
+        if not self._root.done:
+            self._comment(0, "no test was selected")
+        totals = " ".join(f"{name}:{self._totals[name]}" for name in TOTALS)
+        self._print(0, f"# Totals: {totals}")
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

@@ -3,21 +3,21 @@
 
 import importlib
 import os
-import re
 import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from plugins.ktap import Result, escaped, path
+from plugins.ktap import path
+from plugins.ktap_results import Result, escaped
 from tests.kernel_tree import kernel_tree
+from tests.ktap_reader import read
 
 ROOT = Path(__file__).parent.parent
 ALL = {
@@ -101,58 +101,6 @@ Suite: TypeAlias = Callable[[dict[str, str]], None]
 Run: TypeAlias = Callable[..., "subprocess.Popen[str]"]
 
 
-@dataclass
-class Level:
-    """A level of KTAP as read: each line of it, and the levels below by the line that ends them."""
-
-    planned: int
-    lines: list[str] = field(default_factory=list)
-    below: dict[str, "Level"] = field(default_factory=dict)
-
-    def tests(self) -> Iterator[str]:
-        """The result lines that have no level below, without their numbers."""
-        for line in self.lines:
-            if line in self.below:
-                yield from self.below[line].tests()
-            else:
-                yield line
-
-    def levels(self) -> Iterator[str]:
-        """The result lines that end a level."""
-        for line, level in self.below.items():
-            yield line
-            yield from level.levels()
-
-
-def read(text: str) -> Level:
-    """What is KTAP to the letter; anything else is an AssertionError."""
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    level, left = _read(lines, 0)
-    assert left == [], "nothing follows"
-    return level
-
-
-def _read(lines: list[str], depth: int) -> tuple[Level, list[str]]:
-    indent = "  " * depth
-    assert lines[0] == f"{indent}KTAP version 1"
-    plan = re.fullmatch(rf"{indent}1\.\.(\d+)", lines[1])
-    assert plan, lines[1]
-    level, lines = Level(int(plan[1])), lines[2:]
-    while lines and lines[0].startswith(indent):
-        below = None
-        if lines[0].startswith(f"{indent}  "):
-            below, lines = _read(lines, depth + 1)
-        found = re.fullmatch(rf"{indent}(ok|not ok) (\d+) ([^#]+)( # [^#]+)?", lines.pop(0))
-        assert found, lines
-        assert int(found[2]) == len(level.lines) + 1
-        line = f"{found[1]} {found[3]}{found[4] or ''}"
-        level.lines.append(line)
-        if below:
-            level.below[line] = below
-    assert len(level.lines) == level.planned, "every number of the plan has its line"
-    return level, lines
-
-
 @pytest.fixture
 def suite(tmp_path: Path) -> Suite:
     """Make a suite of these modules."""
@@ -214,14 +162,15 @@ def test_counts_are_those_of_junit(
 ) -> None:
     """pytest counts a test that fails and is not torn down twice; here is none such."""
     suite({name: text for name, text in ALL.items() if name != "test_parts.py"})
-    level = read(start(*workers, "--junitxml=junit.xml").communicate()[0])
+    text = start(*workers, "--junitxml=junit.xml").communicate()[0]
     (junit,) = ET.fromstring((tmp_path / "junit.xml").read_text())  # noqa: S314
-    tests = list(level.tests())
+    tests = list(read(text).tests())
     failed = sum(line.startswith("not ok") for line in tests)
     left_out = sum("# SKIP" in line or "# XFAIL" in line for line in tests)
     assert len(tests) == len(junit.findall("testcase"))
     assert failed == int(junit.attrib["failures"]) + int(junit.attrib["errors"])
     assert left_out == int(junit.attrib["skipped"])
+    assert "# Totals: pass:4 fail:5 xfail:1 xpass:1 skip:3 error:2" in text
 
 
 def test_evidence_stands_above_the_line(suite: Suite, start: Run) -> None:
@@ -243,7 +192,8 @@ CUT = {
 def test_first_failure_ends_the_run(suite: Suite, start: Run) -> None:
     """What was not begun says so, a module as a whole."""
     suite(CUT)
-    level = read(start("-x").communicate()[0])
+    text = start("-x").communicate()[0]
+    level = read(text)
     assert level.lines == ["not ok test_1", "ok test_2 # SKIP not run: stopping after 1 failures"]
     assert list(level.tests()) == [
         "ok test_a",
@@ -251,6 +201,7 @@ def test_first_failure_ends_the_run(suite: Suite, start: Run) -> None:
         "ok test_c # SKIP not run: stopping after 1 failures",
         "ok test_2 # SKIP not run: stopping after 1 failures",
     ]
+    assert text.endswith("# Totals: pass:1 fail:1 xfail:0 xpass:0 skip:3 error:0\n")
 
 
 def test_first_failure_ends_all_workers(suite: Suite, start: Run) -> None:

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What pytest's reports of a test come to in KTAP."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+TOTALS = ("pass", "fail", "xfail", "xpass", "skip", "error")  # of kselftest.h
+# What tells a test that took too long: pytest-timeout, a guest's deadline, Python's own.
+TIMED_OUT = re.compile(r"Timeout \(?>\d|TimeoutError\b|had not ended after \d")
+
+
+def escaped(text: str) -> str:
+    """A text for a result line: one line of it, and no `#`, which begins a directive."""
+    line = next(iter(text.strip().splitlines()), "").replace("#", r"\x23")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+@dataclass
+class Result:
+    """What a test's line says, and what is printed above it."""
+
+    ok: bool
+    directive: str = ""  # SKIP, XFAIL, TIMEOUT, ERROR
+    reason: str = ""
+    evidence: list[str] = field(default_factory=list)
+    subtests: list[tuple[str, "Result"]] = field(default_factory=list)
+    unexpected: bool = False  # it passes, and that was not expected
+    tests: int = 1  # how many it stands for
+
+    @property
+    def total(self) -> str:
+        """Which of TOTALS it counts among."""
+        if not self.ok:
+            return "error" if self.directive == "ERROR" else "fail"
+        return "xpass" if self.unexpected else self.directive.lower() or "pass"
+
+    def line(self, number: int, name: str) -> str:
+        """The result line, without indentation."""
+        data = " ".join(filter(None, (self.directive, escaped(self.reason))))
+        return f"{'ok' if self.ok else 'not ok'} {number} {name}" + (f" # {data}" if data else "")
+
+
+def together(results: Sequence[Result]) -> Result:
+    """The result of a level: not ok as one of them is, skipped as all are."""
+    if results and all(one.directive == "SKIP" for one in results):
+        reasons = {one.reason for one in results}
+        return Result(ok=True, directive="SKIP", reason=reasons.pop() if len(reasons) == 1 else "")
+    return Result(ok=all(one.ok for one in results))
+
+
+def result_of(reports: Sequence[pytest.TestReport]) -> Result:
+    """What a test's reports come to: a failure in any phase is one of the test."""
+    main = [report for report in reports if not hasattr(report, "context")]
+    result = _main_result(main)
+    result.subtests = [(_subtest(one), _main_result([one])) for one in reports if one not in main]
+    result.ok = result.ok and all(one.ok for _, one in result.subtests)
+    return result
+
+
+def _main_result(reports: Sequence[pytest.TestReport]) -> Result:
+    failed = [report for report in reports if report.failed]
+    if failed:
+        return _failure(failed)
+    for report in reports:
+        if hasattr(report, "wasxfail"):
+            reason = report.wasxfail.removeprefix("reason: ")
+            if report.skipped:
+                return Result(ok=True, directive="XFAIL", reason=reason)
+            unexpected = f"passes, though expected to fail: {reason}"
+            return Result(ok=True, reason=unexpected, unexpected=True)
+        if report.skipped:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+            return Result(ok=True, directive="SKIP", reason=reason.removeprefix("Skipped: "))
+    return Result(ok=True)
+
+
+def _failure(failed: Sequence[pytest.TestReport]) -> Result:
+    message = _message(failed[0])
+    result = Result(ok=False, evidence=list(_evidence(failed)))
+    if TIMED_OUT.search(message):
+        result.directive, result.reason = "TIMEOUT", message
+    elif any(report.when != "call" for report in failed):
+        report = next(report for report in failed if report.when != "call")
+        phase = f"{report.when}: " if report.when in {"setup", "teardown"} else ""
+        result.directive, result.reason = "ERROR", phase + _message(report)
+    return result
+
+
+def _message(report: pytest.TestReport) -> str:
+    """The line that says most: of the exception, or of a failure without one."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return escaped(str(crash.message if crash else report.longrepr))
+
+
+def _evidence(failed: Sequence[pytest.TestReport]) -> Iterator[str]:
+    for report in failed:
+        yield from report.longreprtext.splitlines()
+        for title, text in report.sections:
+            yield f"{title}:"
+            yield from text.splitlines()
+
+
+def _subtest(report: Any) -> str:
+    context = report.context
+    # Values arrive as repr of themselves, and once more so from a worker.
+    values = {name: str(value).strip("'\"") for name, value in context.kwargs.items()}
+    words = [context.msg, *(f"{name}={value}" for name, value in values.items())]
+    return " ".join(str(word) for word in words if word is not None) or "subtest"
