@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OF_FRAMEWORK = {"network", "guest", "sabotage"}  # marks of tests/, not of the kernel's behaviour
+OF_FRAMEWORK = {"network", "guest", "qa", "sabotage"}  # marks of tests/, of no area
 
 
 def registered() -> dict[str, str]:
