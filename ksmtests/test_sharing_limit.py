@@ -2,14 +2,17 @@
 """max_page_sharing: how many PTEs may map one KSM page, and what becomes of the rest."""
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
 from ksmtests.expectations import assert_merged_into_one, assert_unmerged
-from plugins.ksm import KsmAlone
-from plugins.processes import RegionFactory
-from uapi.libc import lib
-from uapi.pagemap import frame_counts
+from mm.process import Process
+from mm.region import unique_pattern
+from plugins.ksm import KsmAlone, ReadBooks
+from plugins.processes import Fork, RegionFactory
+from uapi.libc import PAGE_SIZE, lib
+from uapi.pagemap import PageKind, frame_counts
 
 pytestmark = [pytest.mark.sharing_limit, pytest.mark.needs("ksm_stat", "page_frames")]
 
@@ -48,3 +51,230 @@ def test_chains_come_and_go_while_ksmd_walks_them(
         assert merged.read() == content
     assert ksm_alone.settings.stable_node_chains >= 1
     assert ksm_alone.settings.stable_node_dups >= merged.pages // 2
+
+
+def settle(ksm_alone: KsmAlone, passes: int = 3) -> None:
+    """Whole passes, so that it does not matter where one would have been cut."""
+    ksm_alone.stop()
+    for _ in range(passes):
+        ksm_alone.pass_once()
+
+
+@pytest.fixture
+def limited(ksm_alone: KsmAlone, books: ReadBooks) -> Callable[[int], None]:
+    """Set the limit, with empty books and ksmd stopped."""
+
+    def limit(to: int) -> None:
+        ksm_alone.limit_sharing(to)
+        ksm_alone.stop()
+        counts = books()
+        assert (counts.chains, counts.duplicates) == (0, 0)
+
+    return limit
+
+
+@pytest.mark.parametrize(
+    ("limit", "copies"), [(2, 2), (2, 8), (3, 3), (3, 9), (4, 6), (5, 17)], ids=str
+)
+def test_books_of_pages_at_the_limit(
+    limit: int,
+    copies: int,
+    limited: Callable[[int], None],
+    ksm_alone: KsmAlone,
+    region: RegionFactory,
+    books: ReadBooks,
+) -> None:
+    """So many copies are so many KSM pages, in one chain if there are several; all are full."""
+    limited(limit)
+    pages = region(copies)
+    content = pages.read()
+    pages.advise(lib.MADV_MERGEABLE)
+    settle(ksm_alone)
+    ksm_pages = -(-copies // limit)
+    sharers = Counter(pages.frames())
+    assert sorted(sharers.values()) == sorted(
+        [limit] * (copies // limit) + [copies % limit] * (copies % limit > 0)
+    )
+    assert pages.count(PageKind.KSM) == copies, pages.describe()
+    counts = books()
+    counts.assert_has(shared=ksm_pages, sharing=copies - ksm_pages)
+    if not counts.others.rmap_items:
+        assert counts.chains == (ksm_pages > 1)
+        assert counts.duplicates == (ksm_pages if ksm_pages > 1 else 0)
+    assert pages.read() == content
+
+
+@pytest.mark.parametrize("limit", [2, 3])
+def test_one_page_more_than_the_limit_stays_alone(
+    limit: int,
+    limited: Callable[[int], None],
+    ksm_alone: KsmAlone,
+    region: RegionFactory,
+    books: ReadBooks,
+) -> None:
+    """A page that finds only full ones waits for another that waits."""
+    limited(limit)
+    pattern = unique_pattern()
+    pages = region(limit + 1, pattern)
+    pages.advise(lib.MADV_MERGEABLE)
+    settle(ksm_alone, passes=6)
+    assert pages.count(PageKind.KSM) == limit, pages.describe()
+    books().assert_has(shared=1, sharing=limit - 1, unshared=1)
+    second = region(1, pattern)
+    second.advise(lib.MADV_MERGEABLE)
+    settle(ksm_alone)
+    assert pages.count(PageKind.KSM) == limit + 1, pages.describe()
+    books().assert_has(shared=2, sharing=limit)
+    assert pages.read() + second.read() == pattern * ((limit + 2) * PAGE_SIZE // 16)
+
+
+def test_limit_holds_across_processes(
+    limited: Callable[[int], None],
+    ksm_alone: KsmAlone,
+    region: RegionFactory,
+    start_process: Callable[[], Process],
+    books: ReadBooks,
+) -> None:
+    """Who maps a page does not matter, only how often it is mapped."""
+    limited(3)
+    pattern = unique_pattern()
+    regions = [region(4, pattern, process=start_process()) for _ in range(3)]
+    for mapped in regions:
+        mapped.advise(lib.MADV_MERGEABLE)
+    settle(ksm_alone)
+    sharers = Counter(frame for mapped in regions for frame in mapped.frames())
+    assert sorted(sharers.values()) == [3, 3, 3, 3]
+    assert frame_counts(sharers) == dict(sharers)
+    books().assert_has(shared=4, sharing=8)
+    assert [mapped.process.merging_pages for mapped in regions] == [4, 4, 4]
+
+
+def test_fork_may_go_beyond_the_limit(
+    limited: Callable[[int], None],
+    ksm_alone: KsmAlone,
+    region: RegionFactory,
+    fork: Fork,
+    books: ReadBooks,
+) -> None:
+    """A child's copies stay with their page, are counted, and nobody else joins it."""
+    limited(2)
+    pattern = unique_pattern()
+    pages = region(2, pattern)
+    pages.advise(lib.MADV_MERGEABLE)
+    settle(ksm_alone)
+    (frame,) = set(pages.frames())
+    copied = pages.seen_from(fork(pages.process))
+    settle(ksm_alone)
+    assert pages.frames() == copied.frames() == [frame, frame]
+    assert frame_counts([frame]) == {frame: 4}
+    books().assert_has(shared=1, sharing=3)
+    assert copied.process.merging_pages == 2
+    late = region(2, pattern)
+    late.advise(lib.MADV_MERGEABLE)
+    settle(ksm_alone)
+    assert late.count(PageKind.KSM) == 2
+    assert frame not in late.frames()
+    books().assert_has(shared=2, sharing=4)
+
+
+def test_place_that_becomes_free_is_taken(
+    limited: Callable[[int], None],
+    ksm_alone: KsmAlone,
+    region: RegionFactory,
+    books: ReadBooks,
+) -> None:
+    """When a sharer of a full page leaves, the next page like it joins that page."""
+    limited(3)
+    pattern = unique_pattern()
+    pages = region(3, pattern)
+    pages.advise(lib.MADV_MERGEABLE)
+    settle(ksm_alone)
+    (frame,) = set(pages.frames())
+    pages.write(0, b"x")
+    settle(ksm_alone)
+    books().assert_has(shared=1, sharing=1, unshared=1)
+    late = region(1, pattern)
+    late.advise(lib.MADV_MERGEABLE)
+    settle(ksm_alone)
+    assert late.frames() == [frame]
+    books().assert_has(shared=1, sharing=2, unshared=1)
+
+
+@pytest.mark.parametrize("fuller", [0, 1], ids=["first", "second"])
+def test_page_joins_the_duplicate_with_most_sharers(
+    fuller: int,
+    limited: Callable[[int], None],
+    ksm_alone: KsmAlone,
+    region: RegionFactory,
+) -> None:
+    """A walk that prunes a chain looks at all duplicates, and chooses the fullest with a place."""
+    limited(5)
+    ksm_alone.settings.stable_node_chains_prune_millisecs = 0
+    pattern = unique_pattern()
+    pages = region(10, pattern)
+    pages.advise(lib.MADV_MERGEABLE)
+    settle(ksm_alone)
+    by_frame: dict[int, list[int]] = {}
+    for page, frame in enumerate(pages.frames()):
+        by_frame.setdefault(frame, []).append(page)
+    assert sorted(map(len, by_frame.values())) == [5, 5]
+    sharers = list(by_frame.values())
+    leaving = [*sharers[fuller][:1], *sharers[1 - fuller][:3]]
+    for page in leaving:
+        pages.part(page, 1).unmap()
+    settle(ksm_alone)
+    late = region(1, pattern)
+    late.advise(lib.MADV_MERGEABLE)
+    settle(ksm_alone)
+    assert late.frames() == [list(by_frame)[fuller]]
+
+
+def test_chains_are_gone_with_their_last_sharers(
+    limited: Callable[[int], None],
+    ksm_alone: KsmAlone,
+    region: RegionFactory,
+    books: ReadBooks,
+) -> None:
+    """Duplicates leave the books with their pages; the chain, when ksmd next looks into it."""
+    limited(2)
+    ksm_alone.settings.stable_node_chains_prune_millisecs = 0
+    pattern = unique_pattern()
+    pages = region(12, pattern)
+    pages.advise(lib.MADV_MERGEABLE)
+    settle(ksm_alone)
+    counts = books()
+    counts.assert_has(shared=6, sharing=6)
+    pages.part(0, 8).advise(lib.MADV_UNMERGEABLE)
+    settle(ksm_alone, passes=2)
+    remaining = books()
+    remaining.assert_has(shared=2, sharing=2)
+    pages.unmap()
+    keeps_ksmd_awake = region(2, pattern)
+    keeps_ksmd_awake.advise(lib.MADV_MERGEABLE)
+    settle(ksm_alone)
+    empty = books()
+    empty.assert_has(shared=1, sharing=1)
+    if not empty.others.rmap_items:
+        assert (counts.chains, counts.duplicates) == (1, 6)
+        assert (remaining.chains, remaining.duplicates) == (1, 2)
+        assert (empty.chains, empty.duplicates) == (0, 0)
+
+
+def test_run_2_takes_chains_apart(
+    limited: Callable[[int], None],
+    ksm_alone: KsmAlone,
+    region: RegionFactory,
+    books: ReadBooks,
+) -> None:
+    """Nothing is left of chains and duplicates, and every page is the process's own."""
+    limited(2)
+    pages = region(9)
+    content = pages.read()
+    pages.advise(lib.MADV_MERGEABLE)
+    settle(ksm_alone)
+    assert ksm_alone.settings.stable_node_chains >= 1
+    ksm_alone.unmerge_all()
+    counts = books()
+    counts.assert_has(shared=0, sharing=0)
+    assert (counts.chains, counts.duplicates) == (0, 0)
+    assert_unmerged(pages, content)

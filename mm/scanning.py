@@ -4,6 +4,7 @@
 ksmd may stand in the middle of its list, so n complete passes are n + 1 steps of full_scans.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Collection
 
@@ -16,8 +17,10 @@ PASSES_TO_MERGE = 30  # two do; a page under migration or in a CPU's batch is re
 STALL_DEADLINE = 60.0  # s without any progress of ksmd
 POLL = (0.0002, 0.005)  # s, first and longest
 WHOLE_PASS = 1 << 30  # pages in a batch; it ends with the pass, however many it might have
-NAP = 3_600_000  # ms between batches: no second one by itself
-PATIENCE = 1.0  # s; ksmd, on its way from one sleep to the next, may have missed the start
+# ms between batches: no second one by itself. ksmd sleeps on unless it finds another value than the
+# one it went to sleep with, and may look no sooner than at the next pass.
+NAPS = itertools.cycle((3_600_000, 3_600_001))
+PATIENCE = 1.0  # s until ksmd is told to start once more
 
 
 class NotMerged(Exception):
@@ -77,7 +80,7 @@ def pass_once(ksm: Ksm) -> None:
     while ksm.full_scans == passes:
         if time.monotonic() > stalled_at:
             raise KsmdStalled(f"ksmd has not finished its pass: {_settings(ksm)}")
-        ksm.sleep_millisecs = NAP
+        ksm.sleep_millisecs = next(NAPS)
         ksm.run = RunState.MERGE
         again_at = time.monotonic() + PATIENCE
         while ksm.full_scans == passes and time.monotonic() < again_at:
