@@ -13,6 +13,7 @@ pytest_plugins = (
     "plugins.processes",
     "plugins.khugepaged",
     "plugins.taskstats",
+    "plugins.stress",
     "plugins.time_limits",
     "plugins.ktap",
 )

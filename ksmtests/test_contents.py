@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from ksmtests.expectations import assert_merged_into_one, assert_unmerged
-from mm import served
+from mm import churning
 from mm.process import Process
 from mm.region import Region, unique_pattern, unique_tokens
 from plugins.ksm import KsmAlone, ReadBooks
@@ -216,23 +216,32 @@ def test_content_that_nobody_has_any_more_can_come_again(
     assert_merged_into_one(keeps_ksmd_awake)
 
 
-def test_merging_and_writing_in_turn_leaves_every_byte(
-    ksm_alone: KsmAlone, region: RegionFactory
+@pytest.mark.parametrize("seed", range(3))
+def test_random_changes_leave_every_byte(
+    seed: int, ksm_alone: KsmAlone, start_process: Callable[[], Process], books: ReadBooks
 ) -> None:
-    """Pages are written to while ksmd merges them; each holds what was written last."""
-    pages = region(32)
-    pattern = pages.read(0, 1)[:16]
-    ksm_alone.merge(pages)
-    for turn in range(20):
-        written = range(turn % 3, pages.pages, 3)
-        for page in written:
-            pages.process.call(served.store, pages.address + page * PAGE_SIZE, bytes([turn]) * 16)
-        expected = bytearray(pattern * (pages.length // 16))
-        for page in written:
-            expected[page * PAGE_SIZE : page * PAGE_SIZE + 16] = bytes([turn]) * 16
-        assert pages.read() == expected
-        for page in written:
-            pages.write(page, pattern)
-        assert pages.read() == pattern * (pages.length // 16)
-    ksm_alone.wait_until_merged(pages)
-    assert pages.read() == pattern * (pages.length // 16)
+    """Processes write, unmerge, discard, move, unmap and fork memory that ksmd merges meanwhile.
+
+    Each knows what it has written, and compares it again and again (mm/churning.py).
+    """
+    crowd, contents = [start_process() for _ in range(3)], [unique_pattern() for _ in range(4)]
+    for number, process in enumerate(crowd):
+        process.send(churning.churn, 10 * seed + number, contents, 120)
+    regions = [
+        Region(process, address, churning.BLOCK)
+        for process in crowd
+        for address in process.answer()
+    ]
+    ksm_alone.wait_for_passes(4)
+    counts = books()
+    frames = [
+        state.pfn for each in regions for state in each.states() if state.kind is PageKind.KSM
+    ]
+    assert len(frames) > len(set(frames)) > 0
+    counts.assert_has(
+        shared=len(set(frames)),
+        sharing=len(frames) - len(set(frames)),
+        unshared=sum(each.count(PageKind.ANON) for each in regions),
+    )
+    for process in crowd:
+        process.call(churning.check)

@@ -5,6 +5,7 @@ It is single-threaded and holds nothing but the interpreter and `uapi`, so that 
 its counters start at zero. It ends with its test: on the end of the connection, or of its parent.
 """
 
+import errno
 import importlib
 import os
 import pickle
@@ -200,6 +201,21 @@ def map_more_than_memory(memory: int) -> int:
     return libc.mremap(libc.mmap(step), step, 2 * step, lib.MREMAP_MAYMOVE)
 
 
+def split_until_refused(address: int, parts: int) -> int:
+    """Make VMAs of reserved memory, by another protection for every second page, to the limit.
+
+    Returns how many of the `parts` pages to be made VMAs were left when the kernel refused.
+    """
+    for part in range(parts):
+        try:
+            libc.mprotect(address + 2 * part * PAGE_SIZE, PAGE_SIZE, lib.PROT_READ)
+        except OSError as error:
+            if error.errno != errno.ENOMEM:
+                raise
+            return parts - part
+    return 0
+
+
 def advice_time(address: int, length: int, advice: int) -> int:
     """The processor time that madvise(2) takes, ns."""
     before = time.process_time_ns()
@@ -228,6 +244,23 @@ def fork_while_refilling(address: int, pages: int, forks: int) -> None:
         if not pid:
             os._exit(0)
         os.waitpid(pid, 0)
+
+
+def fork_faulting_merger(forks: int) -> int:
+    """Fork children that mark a page for KSM and die of a fault beyond it; how many died of it."""
+    died = 0
+    for _ in range(forks):
+        pid = os.fork()
+        if not pid:
+            address = libc.mmap(2 * PAGE_SIZE)
+            libc.munmap(address + PAGE_SIZE, PAGE_SIZE)
+            store(address, b"x")
+            libc.madvise(address, PAGE_SIZE, lib.MADV_MERGEABLE)
+            store(address + PAGE_SIZE, b"x")
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        died += os.waitstatus_to_exitcode(status) == -signal.SIGSEGV
+    return died
 
 
 if __name__ == "__main__":

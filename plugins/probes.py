@@ -18,6 +18,7 @@ from uapi.thp import Thp
 
 HWCAP2_MTE = 1 << 18  # arch/arm64/include/uapi/asm/hwcap.h
 SPARSE_PAGES = 1 << 22  # so far apart may pages lie: 16 GiB, or more where pages are larger
+VMAS_AT_MOST = 1 << 17  # take 30 MB of slabs, and a second
 HUGE_PAGES_NEEDED = 6  # a region, its alignment, its content read back
 
 
@@ -192,6 +193,16 @@ def mremap_dontunmap() -> bool:
         libc.munmap(address, libc.PAGE_SIZE)
     libc.munmap(moved, libc.PAGE_SIZE)
     return True
+
+
+def max_map_count() -> int:
+    """vm.max_map_count: how many VMAs an mm may have."""
+    return int(Path("/proc/sys/vm/max_map_count").read_text())
+
+
+def vma_limit() -> bool:
+    """Whether a test may have so many VMAs."""
+    return max_map_count() <= VMAS_AT_MOST
 
 
 def huge_page_memory() -> bool:
