@@ -11,11 +11,11 @@ from collections.abc import Callable
 import pytest
 
 from ksmtests.expectations import assert_merged_into_one, assert_unmerged
-from mm import churning
+from mm import churning, served
 from mm.process import Process
 from mm.region import Region, unique_pattern, unique_tokens
 from plugins.ksm import KsmAlone, ReadBooks
-from plugins.processes import RegionFactory
+from plugins.processes import Fork, RegionFactory
 from uapi.libc import PAGE_SIZE, lib
 from uapi.pagemap import PageKind, frame_counts
 
@@ -197,6 +197,78 @@ def test_pages_find_each_other_among_many(
     assert frames == frames[::-1]
     assert len(set(frames)) == len(contents)
     assert pages.read() == before
+
+    # Each finds the one like it in the stable tree, wherever that is.
+    late = region(len(contents))
+    late.process.call(served.store, late.address, before[: late.length])
+    ksm_alone.start()
+    ksm_alone.merge(late)
+    assert late.frames() == frames[: late.pages]
+    books().assert_has(shared=len(contents), sharing=2 * len(contents))
+    assert late.read() == before[: late.length]
+
+
+def test_memory_without_advice_is_left_alone(
+    ksm_alone: KsmAlone, region: RegionFactory, start_process: Callable[[], Process]
+) -> None:
+    """Neither in a process that has mergeable memory, on either side of it, nor in another."""
+    pattern = unique_pattern()
+    pages = region(9, pattern)
+    advised, stranger = pages.part(3, 3), region(2, pattern, process=start_process())
+    ksm_alone.merge(advised)
+    ksm_alone.wait_for_passes(4)
+    for kept in (pages.part(0, 3), pages.part(6, 3), stranger):
+        assert_unmerged(kept, pattern * (kept.length // 16))
+    assert pages.process.ksm_stat().rmap_items == pages.process.merging_pages == 3
+    assert stranger.process.ksm_stat().rmap_items == 0
+
+    advised.part(1, 1).advise(lib.MADV_UNMERGEABLE)
+    ksm_alone.wait_for_passes(4)
+    assert_unmerged(advised.part(1, 1), pattern * (PAGE_SIZE // 16))
+
+
+def test_process_that_ksmd_has_forgotten_comes_back(
+    ksm_alone: KsmAlone, region: RegionFactory, start_process: Callable[[], Process]
+) -> None:
+    """Without mergeable memory a process is dropped from the list, and taken up by new advice."""
+    keeps_ksmd_awake = region(2, process=start_process())
+    ksm_alone.merge(keeps_ksmd_awake)
+    for _ in range(3):
+        pages = ksm_alone.merge(region(4))
+        content = pages.read()
+        pages.advise(lib.MADV_UNMERGEABLE)
+        ksm_alone.wait_for_passes()
+        assert pages.process.ksm_stat().rmap_items == 0
+        ksm_alone.merge(pages)
+        assert pages.read() == content
+        pages.unmap()
+        ksm_alone.wait_for_passes()
+        assert pages.process.ksm_stat().rmap_items == 0
+
+
+def test_page_that_a_fork_shares_does_not_merge_with_itself(
+    ksm_alone: KsmAlone, region: RegionFactory, fork: Fork, books: ReadBooks
+) -> None:
+    """Parent and child map the same page; it merges once there is another like it."""
+    pattern = unique_pattern()
+    ours = region(1, pattern)
+    ours.advise(lib.MADV_MERGEABLE)
+    theirs = ours.seen_from(fork(ours.process))
+    frames = ours.frames()
+    assert theirs.frames() == frames
+    ksm_alone.wait_for_passes(4)
+    assert ours.frames() == theirs.frames() == frames
+    assert ours.process.merging_pages == theirs.process.merging_pages == 0
+    books().assert_has(shared=0, sharing=0, unshared=1, volatile=1)
+    ksm_alone.start()
+    third = region(1, pattern)
+    third.advise(lib.MADV_MERGEABLE)
+    for each in (ours, theirs, third):
+        ksm_alone.wait_until_merged(each)
+    assert ours.frames() == theirs.frames() == third.frames()
+    books().assert_has(shared=1, sharing=2)
+    theirs.write(0, b"child")
+    assert ours.read() == third.read() == pattern * (PAGE_SIZE // 16)
 
 
 def test_content_that_nobody_has_any_more_can_come_again(

@@ -17,7 +17,7 @@ from plugins.ksm import KsmAlone, ReadBooks
 from plugins.processes import Fork, RegionFactory
 from uapi import libc
 from uapi.libc import PAGE_SIZE, lib
-from uapi.pagemap import KPF_DIRTY, PageKind, frame_counts, frame_flags
+from uapi.pagemap import KPF_ANON, KPF_DIRTY, PageKind, frame_counts, frame_flags
 from uapi.vmstat import read_vmstat
 
 pytestmark = [pytest.mark.sharing, pytest.mark.needs("ksm_stat", "page_frames")]
@@ -46,6 +46,36 @@ def test_write_copies_one_page_and_leaves_the_others(offset: int, merged: Region
     frames = merged.frames()
     assert frames[:5] + frames[6:] == [frame] * 15
     assert frame_counts([frame]) == {frame: 15}
+
+
+def test_whichever_page_is_written_the_others_stay(merged: Region) -> None:
+    """One of the pages has become the KSM page; it is shared as well as those it replaced."""
+    (frame,) = set(merged.frames())
+    expected = bytearray(merged.read())
+    for page in range(merged.pages - 1):
+        token = unique_pattern()
+        merged.write(page, token)
+        expected[page * PAGE_SIZE : page * PAGE_SIZE + len(token)] = token
+        assert merged.read() == expected
+        rest = merged.pages - page - 1
+        assert merged.frames()[page + 1 :] == [frame] * rest
+        assert frame_counts([frame]) == {frame: rest}
+
+
+def test_pages_that_were_replaced_are_free(ksm_alone: KsmAlone, region: RegionFactory) -> None:
+    """What merging is for: all but one of the page frames belong to nobody any more."""
+    pages = region(128)
+    before = set(pages.frames())
+    ksm_alone.merge(pages)
+    replaced = before - set(pages.frames())
+    assert len(replaced) == 127
+
+    def held() -> int:
+        """How many are anonymous memory that no page table maps; in use again, they are mapped."""
+        flags, counts = frame_flags(replaced), frame_counts(replaced)
+        return sum(bool(flags[one] & KPF_ANON) and not counts[one] for one in replaced)
+
+    assert ksm_alone.wait_until(lambda: held() == 0), f"{held()} of 127 page frames are not free"
 
 
 @pytest.mark.needs("vmstat_cow_ksm")

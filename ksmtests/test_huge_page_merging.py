@@ -60,7 +60,8 @@ def test_huge_page_of_equal_pages_is_split_and_merged(
     assert len(frames) <= huge.pages // limit + 2
     books().assert_has(shared=len(frames), sharing=huge.pages - len(frames))
     huge.advise(lib.MADV_UNMERGEABLE)
-    assert huge.count(PageKind.ANON) == huge.pages, huge.describe()
+    # khugepaged may have made them one huge page again.
+    assert {state.kind for state in huge.states()} <= {PageKind.ANON, PageKind.THP}
     assert huge.read() == content
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from ksmtests.expectations import assert_merged_into_one, assert_unmerged
 from mm.region import Region, unique_pattern, unique_tokens
-from plugins.ksm import KsmAlone
+from plugins.ksm import KsmAlone, ReadBooks
 from plugins.processes import RegionFactory
 from uapi import io_uring, libc
 from uapi.libc import PAGE_SIZE, lib
@@ -132,6 +132,24 @@ def test_pages_in_a_pipe_merge_when_they_have_been_read(
     held.write(1, content[:12])
     ksm_alone.wait_until_merged(held)
     assert_merged_into_one(held)
+
+
+@pytest.mark.needs("page_pinning")
+def test_page_whose_only_equal_is_pinned_stays_its_own(
+    ksm_alone: KsmAlone, region: RegionFactory, books: ReadBooks
+) -> None:
+    """A merge that fails half-way is undone: the page is writable memory of the process's own."""
+    pages = region(2)
+    content = pages.read()
+    pinned = pages.part(0, 1)
+    pages.process.call(io_uring.pin_pages, pinned.address, pinned.length)
+    frame = pinned.frames()
+    pages.advise(lib.MADV_MERGEABLE)
+    ksm_alone.wait_for_passes(4)
+    books().assert_has(shared=0, sharing=0, unshared=1, volatile=1)
+    assert pinned.frames() == frame
+    assert_unmerged(pages, content)
+    assert pages.process.merging_pages == 0
 
 
 @pytest.mark.parametrize("event", ["write", "unmerge", "unmap"])

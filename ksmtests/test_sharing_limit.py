@@ -248,6 +248,13 @@ def test_chains_are_gone_with_their_last_sharers(
     settle(ksm_alone, passes=2)
     remaining = books()
     remaining.assert_has(shared=2, sharing=2)
+    pages.part(8, 2).advise(lib.MADV_UNMERGEABLE)
+    looks_into_it = region(1, pattern)
+    looks_into_it.advise(lib.MADV_MERGEABLE)
+    settle(ksm_alone)
+    single = books()
+    single.assert_has(shared=1, sharing=1, unshared=1)
+    looks_into_it.unmap()
     pages.unmap()
     keeps_ksmd_awake = region(2, pattern)
     keeps_ksmd_awake.advise(lib.MADV_MERGEABLE)
@@ -257,6 +264,7 @@ def test_chains_are_gone_with_their_last_sharers(
     if not empty.others.rmap_items:
         assert (counts.chains, counts.duplicates) == (1, 6)
         assert (remaining.chains, remaining.duplicates) == (1, 2)
+        assert (single.chains, single.duplicates) == (0, 0)
         assert (empty.chains, empty.duplicates) == (0, 0)
 
 

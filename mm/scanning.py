@@ -14,6 +14,7 @@ from uapi.pagemap import PageKind
 
 MERGED_KINDS = (PageKind.KSM, PageKind.ZERO)
 PASSES_TO_MERGE = 30  # two do; a page under migration or in a CPU's batch is refused meanwhile
+PASSES_TO_STEP = 4
 STALL_DEADLINE = 60.0  # s without any progress of ksmd
 POLL = (0.0002, 0.005)  # s, first and longest
 WHOLE_PASS = 1 << 30  # pages in a batch; it ends with the pass, however many it might have
@@ -89,6 +90,34 @@ def pass_once(ksm: Ksm) -> None:
         ksm.run = RunState.STOP
         ksm.sleep_millisecs = nap
     ksm.pages_to_scan = batch
+
+
+def scan_until(ksm: Ksm, done: Callable[[], bool]) -> None:
+    """Have ksmd, which is stopped, look at one page after the other, and stop when `done()`.
+
+    Raises NotMerged when it has seen all memory a few times, and KsmdStalled.
+    """
+    batch, nap, final = ksm.pages_to_scan, ksm.sleep_millisecs, ksm.full_scans + PASSES_TO_STEP
+    ksm.pages_to_scan = 1
+    while not done():
+        if ksm.full_scans > final:
+            raise NotMerged(
+                f"{PASSES_TO_STEP} passes page by page came to no end: {_settings(ksm)}"
+            )
+        _scan_a_batch(ksm)
+    ksm.sleep_millisecs, ksm.pages_to_scan = nap, batch
+
+
+def _scan_a_batch(ksm: Ksm) -> None:
+    """One batch of ksmd, which may be the end of its pass. Raises KsmdStalled."""
+    before, stalled_at = _progress(ksm), time.monotonic() + STALL_DEADLINE
+    ksm.sleep_millisecs = next(NAPS)
+    ksm.run = RunState.MERGE
+    while _progress(ksm) == before:
+        if time.monotonic() > stalled_at:
+            raise KsmdStalled(f"ksmd has not looked at a page: {_settings(ksm)}")
+        time.sleep(POLL[0])
+    ksm.run = RunState.STOP
 
 
 def is_merged(region: Region) -> bool:

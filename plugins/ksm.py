@@ -102,6 +102,13 @@ class KsmAlone(SharedKsm):
         """With ksmd stopped, have it end its pass; again, and it looks at each page just once."""
         scanning.pass_once(self.settings)
 
+    def scan_until(self, done: Callable[[], bool]) -> None:
+        """With ksmd stopped, have it look at page after page until `done()`. Needs pages_scanned.
+
+        Raises NotMerged.
+        """
+        scanning.scan_until(self.settings, done)
+
     def limit_sharing(self, limit: int) -> None:
         """Set max_page_sharing, with nothing shared, and go on.
 
