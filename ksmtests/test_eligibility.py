@@ -19,7 +19,7 @@ from mm.process import Process
 from mm.region import Region, unique_pattern
 from plugins.evidence import Evidence
 from plugins.ksm import KsmAlone, ReadBooks
-from plugins.processes import RegionFactory
+from plugins.processes import Fork, RegionFactory
 from uapi import libc
 from uapi.libc import PAGE_SIZE, lib
 from uapi.meminfo import read_meminfo
@@ -218,3 +218,26 @@ def test_pages_of_a_private_file_merge_once_they_are_written(
     assert process.call(served.content_of, fd, len(content)) == content
     assert untouched.read() == content[: untouched.length]
     assert written.part(1, 3).read() == content[: 3 * PAGE_SIZE]
+
+
+@pytest.mark.fork
+@each_kind_with_pages
+def test_mergeable_memory_is_forked_and_unmapped(
+    kind: Kind, process: Process, fork: Fork, ksm_alone: KsmAlone, region: RegionFactory
+) -> None:
+    """LTP's mmap10: three children unmap what they inherited; the parent's is as it was."""
+    mine = kind.map(process)
+    mine.fill(unique_pattern())
+    mine.advise(lib.MADV_MERGEABLE)
+    content = mine.read()
+    before = flags_of(mine)
+    for _ in range(3):
+        theirs = mine.seen_from(fork(process))
+        assert flags_of(theirs) == before
+        if kind.name != "droppable":  # a child begins without such pages
+            assert theirs.read() == content
+        ksm_alone.merge(region(2))
+        theirs.unmap()
+        assert theirs.process.exit() == 0
+    assert mine.read() == content
+    assert flags_of(mine) == before
