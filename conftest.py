@@ -14,6 +14,7 @@ pytest_plugins = (
     "plugins.khugepaged",
     "plugins.taskstats",
     "plugins.stress",
+    "plugins.trace",
     "plugins.time_limits",
     "plugins.ktap",
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lease import journal
 from lease.locks import ACQUIRE_DEADLINE, FairLock, Lock
+from uapi import tracefs
 
 ROOT = Path(__file__).parent.parent
 DIRECTORY = Path("/run/ksmtests")
@@ -148,6 +149,7 @@ def restore_and_clear(directory: Path, members: Lock) -> list[str]:
     except journal.CorruptJournal as error:
         return [str(error)]
     problems = journal.restore(found) if found else []
+    tracefs.remove_leftovers()
     for name in ("journal.json", "gate", "lease", "turnstile", "guardian", "members"):
         (directory / name).unlink(missing_ok=True)
     # A new member may be creating its files already.
