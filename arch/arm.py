@@ -13,6 +13,7 @@ ARCH = Arch(
         "soft_dirty": "32-bit ARM does not select HAVE_ARCH_SOFT_DIRTY",
         "move_pages": "32-bit ARM has no NUMA",
         "numa_nodes": "32-bit ARM has no NUMA",
+        "merge_across_nodes": "32-bit ARM has no NUMA",
         "memory_failure": "32-bit ARM does not select ARCH_SUPPORTS_MEMORY_FAILURE",
         "pkeys": "32-bit ARM has no protection keys",
         "hmm_mirror": "32-bit ARM has no memory hotplug, and so no memory of devices",

@@ -12,6 +12,7 @@ ARCH = Arch(
         "soft_dirty": "only 64-bit x86 selects HAVE_ARCH_SOFT_DIRTY",
         "move_pages": "32-bit x86 has no NUMA (up to 6.14 with X86_BIGSMP, for no machine)",
         "numa_nodes": "32-bit x86 has no NUMA (up to 6.14 with X86_BIGSMP, for no machine)",
+        "merge_across_nodes": "32-bit x86 has no NUMA (up to 6.14 with X86_BIGSMP, for no machine)",
         "pkeys": "only 64-bit x86 has protection keys",
         "hmm_mirror": "only 64-bit x86 has memory hotplug, and so memory of devices",
         "mte": "only 64-bit ARM has the Memory Tagging Extension",

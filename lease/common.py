@@ -8,6 +8,10 @@ from uapi.settings import read_value
 
 COMMON = {
     "advisor_mode": "none",
+    "advisor_max_cpu": "70",
+    "advisor_min_pages_to_scan": "500",
+    "advisor_max_pages_to_scan": "30000",
+    "advisor_target_scan_time": "200",
     "sleep_millisecs": "0",  # a merge takes two scans, however long ksmd sleeps between batches
     "pages_to_scan": "2048",  # large: few sleeps; small: writing `run` waits for a whole batch
     "use_zero_pages": "1",

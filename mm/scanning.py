@@ -21,7 +21,7 @@ WHOLE_PASS = 1 << 30  # pages in a batch; it ends with the pass, however many it
 # ms between batches: no second one by itself. ksmd sleeps on unless it finds another value than the
 # one it went to sleep with, and may look no sooner than at the next pass.
 NAPS = itertools.cycle((3_600_000, 3_600_001))
-PATIENCE = 1.0  # s until ksmd is told to start once more
+PATIENCE = (0.02, 1.0)  # s until ksmd is told to start once more, at first and at most
 
 
 class NotMerged(Exception):
@@ -75,21 +75,38 @@ def pass_once(ksm: Ksm) -> None:
 
     So from the second call on it looks at each page exactly once. Raises KsmdStalled.
     """
-    batch, nap, passes = ksm.pages_to_scan, ksm.sleep_millisecs, ksm.full_scans
+    batch, passes = ksm.pages_to_scan, ksm.full_scans
     ksm.pages_to_scan = WHOLE_PASS
+    _scan_until(ksm, lambda: ksm.full_scans != passes)
+    ksm.pages_to_scan = batch
+
+
+def batch_once(ksm: Ksm) -> None:
+    """Have ksmd, which is stopped, scan one batch; one that has no page left ends the pass.
+
+    Raises KsmdStalled.
+    """
+    before = _progress(ksm)
+    _scan_until(ksm, lambda: _progress(ksm) != before)
+
+
+def _scan_until(ksm: Ksm, done: Callable[[], bool]) -> None:
+    """Start ksmd for one batch, again and again until it is `done()`; it is stopped then."""
+    nap = ksm.sleep_millisecs
     stalled_at = time.monotonic() + STALL_DEADLINE
-    while ksm.full_scans == passes:
+    patience = PATIENCE[0]
+    while not done():
         if time.monotonic() > stalled_at:
-            raise KsmdStalled(f"ksmd has not finished its pass: {_settings(ksm)}")
+            raise KsmdStalled(f"ksmd does not scan: {_settings(ksm)}")
         ksm.sleep_millisecs = next(NAPS)
         ksm.run = RunState.MERGE
-        again_at = time.monotonic() + PATIENCE
-        while ksm.full_scans == passes and time.monotonic() < again_at:
+        again_at = time.monotonic() + patience
+        while not done() and time.monotonic() < again_at:
             time.sleep(POLL[0])
         # Waits for the end of a batch, so that none goes unnoticed.
         ksm.run = RunState.STOP
         ksm.sleep_millisecs = nap
-    ksm.pages_to_scan = batch
+        patience = min(2 * patience, PATIENCE[1])
 
 
 def scan_until(ksm: Ksm, done: Callable[[], bool]) -> None:
@@ -97,27 +114,15 @@ def scan_until(ksm: Ksm, done: Callable[[], bool]) -> None:
 
     Raises NotMerged when it has seen all memory a few times, and KsmdStalled.
     """
-    batch, nap, final = ksm.pages_to_scan, ksm.sleep_millisecs, ksm.full_scans + PASSES_TO_STEP
+    batch, final = ksm.pages_to_scan, ksm.full_scans + PASSES_TO_STEP
     ksm.pages_to_scan = 1
     while not done():
         if ksm.full_scans > final:
             raise NotMerged(
                 f"{PASSES_TO_STEP} passes page by page came to no end: {_settings(ksm)}"
             )
-        _scan_a_batch(ksm)
-    ksm.sleep_millisecs, ksm.pages_to_scan = nap, batch
-
-
-def _scan_a_batch(ksm: Ksm) -> None:
-    """One batch of ksmd, which may be the end of its pass. Raises KsmdStalled."""
-    before, stalled_at = _progress(ksm), time.monotonic() + STALL_DEADLINE
-    ksm.sleep_millisecs = next(NAPS)
-    ksm.run = RunState.MERGE
-    while _progress(ksm) == before:
-        if time.monotonic() > stalled_at:
-            raise KsmdStalled(f"ksmd has not looked at a page: {_settings(ksm)}")
-        time.sleep(POLL[0])
-    ksm.run = RunState.STOP
+        batch_once(ksm)
+    ksm.pages_to_scan = batch
 
 
 def is_merged(region: Region) -> bool:

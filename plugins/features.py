@@ -46,6 +46,33 @@ _ALL = (
     Feature("ksm_stat", "6.1", probes.has_file("/proc/self/ksm_stat"), KSM_PROC),
     Feature("ksm_zero_pages", "6.6", probes.counts_zero_pages, (*KSM_SYSFS, "CONFIG_PROC_FS")),
     Feature("pages_scanned", "6.6", probes.has_ksm_file("pages_scanned"), KSM_SYSFS),
+    Feature("smart_scan", "6.7", probes.has_ksm_file("smart_scan"), KSM_SYSFS),
+    Feature("ksm_advisor", "6.8", probes.has_ksm_file("advisor_mode"), KSM_SYSFS),
+    Feature(
+        "merge_across_nodes",
+        "3.9",
+        probes.has_ksm_file("merge_across_nodes"),
+        (*KSM_SYSFS, "CONFIG_NUMA"),
+    ),
+    Feature(
+        "ksm_events",
+        "6.3",
+        probes.has_events("ksm"),
+        ("CONFIG_KSM", "CONFIG_FTRACE"),
+        selected=("CONFIG_EVENT_TRACING",),
+    ),
+    Feature(
+        "ksm_involvement", "6.14", probes.has_line("/proc/self/ksm_stat", "ksm_merge_any"), KSM_PROC
+    ),
+    Feature("pagemap_scan", "6.7", probes.scans_pagemap, ("CONFIG_PROC_PAGE_MONITOR",)),
+    Feature("own_process_madvise", "6.13", probes.own_process_madvise, ADVICE),
+    Feature("long_64", "1.0", probes.long_64, otherwise="a long has 32 bits"),
+    Feature(
+        "boot_settings",
+        "2.6.32",
+        probes.has_boot_settings,
+        otherwise="settings may have been changed since boot: those of a guest are the kernel's",
+    ),
     Feature("ksm_profit", "6.4", probes.has_ksm_file("general_profit"), KSM_SYSFS),
     Feature("memory_merge_prctl", "6.4", probes.memory_merge_prctl, ("CONFIG_KSM",)),
     Feature(

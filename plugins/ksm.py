@@ -109,6 +109,10 @@ class KsmAlone(SharedKsm):
         """
         scanning.scan_until(self.settings, done)
 
+    def batch_once(self) -> None:
+        """With ksmd stopped, have it scan one batch; one without a page left ends the pass."""
+        scanning.batch_once(self.settings)
+
     def limit_sharing(self, limit: int) -> None:
         """Set max_page_sharing, with nothing shared, and go on.
 

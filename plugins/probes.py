@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mm import served
-from uapi import hmm, io_uring, ksm, libc, numa, pagemap, userfaultfd
+from uapi import hmm, io_uring, ksm, libc, numa, pagemap, pagemap_scan, tracefs, userfaultfd
 from uapi.libc import lib
 from uapi.meminfo import read_meminfo, total_memory
 from uapi.thp import Thp
@@ -30,6 +30,50 @@ def is_root() -> bool:
 def has_ksm_file(name: str) -> Callable[[], bool]:
     """A file of /sys/kernel/mm/ksm."""
     return lambda: ksm.Ksm().has(name)
+
+
+def has_events(system: str) -> Callable[[], bool]:
+    """Tracepoints of a system such as `ksm`."""
+    return lambda: tracefs.has_events(system)
+
+
+def own_process_madvise() -> bool:
+    """process_madvise(2) on oneself, with advice that is no hint about paging."""
+    address = libc.mmap(libc.PAGE_SIZE)
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        libc.process_madvise(pidfd, address, libc.PAGE_SIZE, lib.MADV_DONTNEED)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return False
+        raise
+    finally:
+        os.close(pidfd)
+        libc.munmap(address, libc.PAGE_SIZE)
+    return True
+
+
+def scans_pagemap() -> bool:
+    """PAGEMAP_SCAN."""
+    address = libc.mmap(libc.PAGE_SIZE)
+    try:
+        pagemap_scan.runs_of(os.getpid(), address, 1, pagemap_scan.PAGE_IS_PFNZERO)
+    except OSError:
+        return False
+    finally:
+        libc.munmap(address, libc.PAGE_SIZE)
+    return True
+
+
+def long_64() -> bool:
+    """Whether a long has 64 bits."""
+    return libc.LONG_BYTES == 8
+
+
+def has_boot_settings() -> bool:
+    """Whether the first process is that of a guest, which changes no setting of the kernel."""
+    init = Path("/init")
+    return init.is_file() and "-m guests.agent" in init.read_text(errors="replace")
 
 
 def counts_zero_pages() -> bool:

@@ -3,7 +3,7 @@
 
 import pytest
 
-from tests.coverage_table import PAGE, PARTS, ROOT, TABLE, Row, load, page, functions_of
+from tests.coverage_table import PAGE, PARTS, ROOT, TABLE, Row, functions_of, load, page
 
 ROWS = load(TABLE.read_text("utf-8"))
 

@@ -100,17 +100,25 @@ def merging_pages(pid: int) -> int:
     return int(Path(f"/proc/{pid}/ksm_merging_pages").read_text())
 
 
-def ksmd_clock() -> int:
-    """The clock of the processor time ksmd has spent: for time.clock_gettime_ns().
+def ksmd_pid() -> int:
+    """The number of ksmd.
 
     Raises LookupError where ksmd is not to be seen, in a PID namespace for instance.
     """
     for path in PROC.glob("[0-9]*/comm"):
         with contextlib.suppress(OSError):
             if path.read_text() == "ksmd\n" and not (path.parent / "cmdline").read_bytes():
-                # MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED) of the kernel's posix-timers.h.
-                return ~int(path.parent.name) << 3 | 2
+                return int(path.parent.name)
     raise LookupError("no kernel thread is called ksmd")
+
+
+def ksmd_clock() -> int:
+    """The clock of the processor time ksmd has spent: for time.clock_gettime_ns().
+
+    Raises LookupError where ksmd is not to be seen.
+    """
+    # MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED) of the kernel's posix-timers.h.
+    return ~ksmd_pid() << 3 | 2
 
 
 def zero_pages_of_others(own: frozenset[int]) -> int:
