@@ -15,6 +15,8 @@ ARCH = Arch(
         "merge_across_nodes": "32-bit x86 has no NUMA (up to 6.14 with X86_BIGSMP, for no machine)",
         "pkeys": "only 64-bit x86 has protection keys",
         "hmm_mirror": "only 64-bit x86 has memory hotplug, and so memory of devices",
+        "droppable_memory": "VMAs of 32-bit kernels have no flag for it",
+        "sealing": "32-bit kernels have no mseal(2)",
         "mte": "only 64-bit ARM has the Memory Tagging Extension",
     },
     processor={"thp": "PSE"},

@@ -175,6 +175,7 @@ def test_unmerged_pages_leave_the_books_at_the_next_pass(
     assert_merged_into_one(other)
 
 
+@pytest.mark.fixed_by("mm/ksm: fix incorrect KSM counter handling in mm_struct during fork", "6.18")
 def test_child_shares_its_parents_pages_and_is_counted_at_the_next_pass(
     ksm_alone: KsmAlone, books: ReadBooks, region: RegionFactory, fork: Fork
 ) -> None:

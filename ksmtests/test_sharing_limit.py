@@ -149,6 +149,7 @@ def test_limit_holds_across_processes(
     assert [mapped.process.merging_pages for mapped in regions] == [4, 4, 4]
 
 
+@pytest.mark.fixed_by("mm/ksm: fix incorrect KSM counter handling in mm_struct during fork", "6.18")
 def test_fork_may_go_beyond_the_limit(
     limited: Callable[[int], None],
     ksm_alone: KsmAlone,

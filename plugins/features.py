@@ -128,12 +128,7 @@ _ALL = (
         ("CONFIG_HUGETLBFS",),
         otherwise="the processor has no huge pages of the default size",
     ),
-    Feature(
-        "droppable_memory",
-        "6.11",
-        probes.maps(lib.MAP_DROPPABLE),
-        otherwise="VMAs of 32-bit kernels may lack the flag",
-    ),
+    Feature("droppable_memory", "6.11", probes.maps(lib.MAP_DROPPABLE)),
     Feature(
         "vma_limit",
         "2.6.7",
@@ -142,7 +137,7 @@ _ALL = (
         otherwise=f"vm.max_map_count is above {probes.VMAS_AT_MOST}",
     ),
     Feature("vdso", "2.6.12", probes.has_vdso, otherwise="the kernel maps no vDSO here"),
-    Feature("sealing", "6.10", probes.sealing, otherwise="kernels of 32 bits have no mseal(2)"),
+    Feature("sealing", "6.10", probes.sealing),
     Feature("move_pages", "2.6.18", probes.move_pages, ("CONFIG_NUMA", "CONFIG_NUMA_MIGRATION")),
     Feature(
         "numa_nodes",
