@@ -21,6 +21,8 @@ from uapi.pagemap import PageKind, frame_counts
 
 pytestmark = [pytest.mark.sharing, pytest.mark.needs("ksm_stat", "page_frames")]
 
+BUSY_PAGES = 4096
+FLIPS = 20_000
 PLACES = {
     "first byte": 0,
     "second byte": 1,
@@ -286,6 +288,24 @@ def test_content_that_nobody_has_any_more_can_come_again(
         books().assert_has(shared=1, sharing=1)
         ksm_alone.start()
     assert_merged_into_one(keeps_ksmd_awake)
+
+
+def test_page_that_changes_while_ksmd_waits_for_its_process_is_not_merged(
+    ksm_alone: KsmAlone, region: RegionFactory, start_process: Callable[[], Process]
+) -> None:
+    """What was equal when ksmd compared it is compared again when it can be merged.
+
+    In between ksmd has to wait for the mmap lock of the page's process, which is kept busy.
+    """
+    pattern, other = unique_pattern(), unique_pattern()
+    shared = ksm_alone.merge(region(2, pattern, process=start_process()))
+    content = shared.read()
+    flipping = region(1, pattern)
+    flipping.advise(lib.MADV_MERGEABLE)
+    contents = [each * (PAGE_SIZE // len(each)) for each in (pattern, other)]
+    wrong = flipping.process.call(served.flip, flipping.address, contents, BUSY_PAGES, FLIPS)
+    assert wrong == 0, f"what was written was lost {wrong} times"
+    assert shared.read() == content
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -3,6 +3,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 
@@ -201,33 +202,68 @@ def test_place_that_becomes_free_is_taken(
     books().assert_has(shared=1, sharing=2, unshared=1)
 
 
+class Duplicates(NamedTuple):
+    """Two KSM pages of the same content, of which one has more sharers; both have a place."""
+
+    frames: list[int]
+    pattern: bytes
+
+
+@pytest.fixture
+def duplicates(
+    limited: Callable[[int], None], ksm_alone: KsmAlone, region: RegionFactory
+) -> Callable[[int], Duplicates]:
+    """Make the first or the second of two duplicates the fuller one."""
+
+    limited(5)
+
+    def make(fuller: int) -> Duplicates:
+        pattern = unique_pattern()
+        pages = region(10, pattern)
+        pages.advise(lib.MADV_MERGEABLE)
+        settle(ksm_alone)
+        sharers: dict[int, list[int]] = {}
+        for page, frame in enumerate(pages.frames()):
+            sharers.setdefault(frame, []).append(page)
+        numbers = list(sharers.values())
+        assert [len(each) for each in numbers] == [5, 5]
+        for page in [*numbers[fuller][:1], *numbers[1 - fuller][:3]]:
+            pages.part(page, 1).unmap()
+        settle(ksm_alone)
+        return Duplicates(list(sharers), pattern)
+
+    return make
+
+
+def joined(ksm_alone: KsmAlone, region: RegionFactory, among: Duplicates) -> int:
+    """Which of the duplicates a late page like them joins."""
+    late = region(1, among.pattern)
+    late.advise(lib.MADV_MERGEABLE)
+    settle(ksm_alone)
+    (frame,) = late.frames()
+    assert frame in among.frames, late.describe()
+    return among.frames.index(frame)
+
+
 @pytest.mark.parametrize("fuller", [0, 1], ids=["first", "second"])
 def test_page_joins_the_duplicate_with_most_sharers(
     fuller: int,
-    limited: Callable[[int], None],
+    duplicates: Callable[[int], Duplicates],
     ksm_alone: KsmAlone,
     region: RegionFactory,
 ) -> None:
     """A walk that prunes a chain looks at all duplicates, and chooses the fullest with a place."""
-    limited(5)
     ksm_alone.settings.stable_node_chains_prune_millisecs = 0
-    pattern = unique_pattern()
-    pages = region(10, pattern)
-    pages.advise(lib.MADV_MERGEABLE)
-    settle(ksm_alone)
-    by_frame: dict[int, list[int]] = {}
-    for page, frame in enumerate(pages.frames()):
-        by_frame.setdefault(frame, []).append(page)
-    assert sorted(map(len, by_frame.values())) == [5, 5]
-    sharers = list(by_frame.values())
-    leaving = [*sharers[fuller][:1], *sharers[1 - fuller][:3]]
-    for page in leaving:
-        pages.part(page, 1).unmap()
-    settle(ksm_alone)
-    late = region(1, pattern)
-    late.advise(lib.MADV_MERGEABLE)
-    settle(ksm_alone)
-    assert late.frames() == [list(by_frame)[fuller]]
+    assert joined(ksm_alone, region, duplicates(fuller)) == fuller
+
+
+def test_chain_is_not_walked_to_its_end_before_it_is_time_to_prune_it(
+    duplicates: Callable[[int], Duplicates], ksm_alone: KsmAlone, region: RegionFactory
+) -> None:
+    """Until then, the first duplicate with a place is taken, however many sharers others have."""
+    ksm_alone.settings.stable_node_chains_prune_millisecs = 3_600_000
+    choices = [joined(ksm_alone, region, duplicates(fuller)) for fuller in (0, 1)]
+    assert choices[0] == choices[1], choices
 
 
 def test_chains_are_gone_with_their_last_sharers(

@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
@@ -199,6 +200,39 @@ def map_more_than_memory(memory: int) -> int:
     """
     step = memory * 6 // 10 // PAGE_SIZE * PAGE_SIZE
     return libc.mremap(libc.mmap(step), step, 2 * step, lib.MREMAP_MAYMOVE)
+
+
+def flip(address: int, contents: list[bytes], pages: int, times: int) -> int:
+    """Fill a page with one content after the other, while a thread keeps the mmap lock busy.
+
+    The thread changes the protection of so many `pages`. Returns how often the page held something
+    else than what was last written to it.
+    """
+    length = pages * PAGE_SIZE
+    busy = libc.mmap(length)
+    for page in range(pages):
+        store(busy + page * PAGE_SIZE, b"x")
+    done = threading.Event()
+
+    def lock() -> None:
+        while not done.is_set():
+            for prot in (lib.PROT_READ, lib.PROT_READ | lib.PROT_WRITE):
+                libc.mprotect(busy, length, prot)
+
+    thread = threading.Thread(target=lock)
+    thread.start()
+    wrong = 0
+    for number in range(times):
+        content = contents[number % len(contents)]
+        store(address, content)
+        # Long enough for ksmd to compare the page, now and then, and short enough to change it
+        # before it has merged it.
+        for _ in range(number % 7):
+            wrong += load(address, PAGE_SIZE) != content
+    done.set()
+    thread.join()
+    libc.munmap(busy, length)
+    return wrong
 
 
 def split_until_refused(address: int, parts: int) -> int:
