@@ -6,6 +6,7 @@ pytest_plugins = (
     "plugins.fixed_by",
     "plugins.kernels",
     "plugins.matrix",
+    "plugins.mutant",
     "plugins.upstream_bug",
     "plugins.evidence",
     "plugins.kernel_log",

@@ -35,6 +35,7 @@ PASSED_ON: dict[str, Callable[[Any], list[str]]] = {
     "capture": lambda how: [f"--capture={how}"],
     "verbose": lambda level: [f"--verbosity={level}"],
     "timeout": lambda seconds: [] if seconds is None else [f"--timeout={seconds}"],
+    "mutant": lambda number: [] if number is None else [f"--mutant={number}"],
     "override_ini": lambda values: [f"--override-ini={value}" for value in values or ()],
     "pythonwarnings": lambda values: [f"--pythonwarnings={value}" for value in values or ()],
 }
