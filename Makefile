@@ -26,7 +26,7 @@ VENV := .venv
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 IN_VENV := $(VENV)/bin/python -m
-ROOMS := uapi mm lease kconfig arch plugins guests reports bench ksmtests tests
+ROOMS := uapi mm lease kconfig arch plugins guests reports mutants bench ksmtests tests
 
 # What guests are made with and run in: Debian's names of commands and of packages.
 EMULATION := mmdebstrap lz4 qemu-system-x86_64 qemu-system-arm qemu-system-aarch64

@@ -5,20 +5,22 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from guests.cache import CacheError, cache_dir
 from guests.debian import FetchError
-from mutants import kernel, run
+from mutants import coverage, kernel, run, selftests
 from mutants.catalogue import CatalogueError
 from mutants.edits import AnchorError
 from mutants.kernel import CATALOGUE, SUITES, TARGETS, BuildError
-from mutants.run import RunError, Store, Suite, Target
+from mutants.run import Result, RunError, Store, Suite, Target
+from mutants.selftests import Selftests
 
 ERRORS = (AnchorError, BuildError, CacheError, CatalogueError, FetchError, RunError)
 SURVIVORS, FAILED = 1, 2
+OURS, KSFT = "ours", "ksft"
 
 
 def _say(text: str) -> None:
@@ -44,24 +46,54 @@ def run_bugs(arguments: argparse.Namespace) -> int:
         image, catalogue = built, built / CATALOGUE
     targets = _selected(run.read_catalogue(catalogue), arguments.bug)
     file = image / TARGETS[arguments.arch].path if image.is_dir() else image
-    suite = Suite(image.resolve(), arguments.pytest, every=arguments.every_killer)
-    place = cache_dir() / "mutants/results" / f"{run.identity(file, catalogue, 'ours')}.jsonl"
+    attempt = _attempt(arguments, image.resolve())
+    name = run.identity(file, catalogue, arguments.suite)
+    place = cache_dir() / "mutants/results" / f"{name}.jsonl"
     store = Store(arguments.results or place)
     if arguments.again:
         store.forget()
     if not arguments.trust:
-        _refuse_failing(suite)
-    results = run.try_all(targets, suite.try_bug, arguments.jobs, store, _say)
+        _refuse_failing(attempt)
+    results = run.try_all(targets, attempt, arguments.jobs, store, _say)
     said = run.summary(results, targets, begun)
     _say(json.dumps(said))
     alive = {*said["survived"], *said["unreached"], *said["broken"]} - set(said["equivalent"])
     return SURVIVORS if alive else 0
 
 
-def _refuse_failing(suite: Suite) -> None:
+def _attempt(arguments: argparse.Namespace, image: Path) -> Callable[[Target], Result]:
+    """What a suite says of one bug. Raises BuildError."""
+    if arguments.suite == OURS:
+        suite = Suite(image, arguments.pytest, every=arguments.every_killer)
+        return suite.try_bug
+    output = cache_dir() / "mutants" / arguments.release / arguments.arch
+    tree = kernel.source(arguments.release, _say)
+    programs = selftests.build(arguments.arch, tree, output, _say)
+    return Selftests(image, programs).try_bug
+
+
+def coverage_of(arguments: argparse.Namespace) -> int:
+    """Tell which lines of KSM the suite executes."""
+    lines = coverage.measure(arguments.arch, arguments.release, arguments.pytest, _say)
+    for line in lines:
+        if not line.count:
+            _say(f"{line.file}:{line.number}: {line.text}")
+    files = sorted({line.file for line in lines})
+    counted = {
+        file: [
+            sum(one.file == file and one.count > 0 for one in lines),
+            sum(one.file == file for one in lines),
+        ]
+        for file in files
+    }
+    _say(json.dumps({"executed": counted}))
+    return 0
+
+
+def _refuse_failing(attempt: Callable[[Target], Result]) -> None:
     """Raise RunError where tests fail though no bug is selected."""
     _say("the kernel without a bug comes first")
-    result = suite.try_bug(Target(0, "none", "", ""))
+    result = attempt(Target(0, "none", "", ""))
     if result.result in {run.KILLED, run.BROKEN}:
         raise RunError(
             "the kernel fails without a bug: "
@@ -87,13 +119,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and do what it says."""
     parser = argparse.ArgumentParser(prog="python -m mutants", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, action in (("build", build), ("run", run_bugs)):
+    for name, action in (("build", build), ("run", run_bugs), ("coverage", coverage_of)):
         command = commands.add_parser(name, help=action.__doc__, description=action.__doc__)
         command.set_defaults(action=action)
         command.add_argument("--arch", choices=TARGETS, default="x86")
         command.add_argument("--release", choices=SUITES, default=next(iter(SUITES)))
         if action is run_bugs:
             _add_run_options(command)
+        if action is not build:
+            command.add_argument("pytest", nargs="*", help="for pytest; ksmtests by default")
     parsed = parser.parse_args(arguments)
     try:
         return int(parsed.action(parsed))
@@ -103,6 +137,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--suite", choices=(OURS, KSFT), default=OURS, help="this, or the kernel's"
+    )
     command.add_argument("--jobs", type=int, default=run.default_jobs(), metavar="N")
     command.add_argument(
         "--bug", action="append", default=[], metavar="NAME", help="these alone: name, glob, number"
@@ -115,7 +152,6 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--trust", action="store_true", help="do not run the suite without a bug first"
     )
-    command.add_argument("pytest", nargs="*", help="arguments for pytest, ksmtests by default")
 
 
 if __name__ == "__main__":

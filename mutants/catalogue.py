@@ -23,8 +23,9 @@ One of these says what the bug does:
 
 `also` is a list of further edits that say what differs from the first one. `killers` are the
 modules or tests that should notice the bug, without their directory; those of the whole class may
-stand beside `class`. `equivalent = "why"` says that nobody can notice it. A table `[bug.on."6.12"]` says what differs on releases up to and including that one,
-`since = "7.0"` that older ones have no such code.
+stand beside `class`. `equivalent = "why"` says that nobody can notice it. A table `[bug.on."6.12"]`
+says what differs on releases up to and including that one, `since = "7.0"` that older ones have no
+such code.
 """
 
 import tomllib

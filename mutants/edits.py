@@ -76,7 +76,7 @@ class Source:
 
     def _function(self, name: str) -> tuple[int, int]:
         """Where a definition begins and ends: at the first column, as the kernel writes it."""
-        for match in re.finditer(rf"^(?![#\s])[^\n(;]*\b{name}\(", self._text, re.MULTILINE):
+        for match in re.finditer(rf"^(?![#/\s])[^\n(;]*\b{name}\(", self._text, re.MULTILINE):
             body = self._text.find("{", match.end())
             end = self._text.find("\n}", body)
             declares = ";" in self._text[match.end() : body]

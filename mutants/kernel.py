@@ -19,7 +19,8 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,32 +73,55 @@ TARGETS: Mapping[str, Target] = {
         *("arm-linux-gnueabihf-", "gcc-arm-linux-gnueabihf"),
     ),
 }
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a kernel differs from the one that bugs are run on."""
+
+    name: str = ""
+    symbols: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()  # for make
+
+
+PLAIN = Variant()
 COMMANDS = {"make": "make", "gcc": "gcc", "flex": "flex", "bison": "bison", "bc": "bc"}
 
 
-def build(arch: str, release: str, say: Callable[[str], object], *make: str) -> Path:
+def build(arch: str, release: str, say: Callable[[str], object], variant: Variant = PLAIN) -> Path:
     """Build a kernel with all bugs; the directory of the build, with image and mutants.json.
 
-    `make` are further variables for make. Raises BuildError, AnchorError, CatalogueError, and what
-    fetching raises.
+    Raises BuildError, AnchorError, CatalogueError, and what fetching raises.
     """
     target = TARGETS[arch]
     _require(target)
-    home = cache_dir() / "mutants" / release
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with locked(home / "lock"):
+    with _home(release) as home:
         tree = _unpacked(home, release, say)
         found = bugs(version(release))
         changed = edit(tree, home / "originals", found)
         say(f"{len(described(found))} bugs in {tree}, {len(changed)} files written")
-        output = home / (arch if not make else "-".join((arch, *make)).replace("=", "-"))
+        output = home / "-".join(filter(None, (arch, variant.name)))
         output.mkdir(exist_ok=True)
-        builder = Builder(arch, tree, output, say, make)
+        builder = Builder(arch, tree, output, say, variant)
         builder.configure()
         builder.run(target.image)
         catalogue = json.dumps(described(found), indent=1) + "\n"
         (output / CATALOGUE).write_text(catalogue, encoding="utf-8")
     return output
+
+
+def source(release: str, say: Callable[[str], object]) -> Path:
+    """The tree of a release, fetched if need be. Raises what fetching raises."""
+    with _home(release) as home:
+        return _unpacked(home, release, say)
+
+
+@contextmanager
+def _home(release: str) -> Iterator[Path]:
+    home = cache_dir() / "mutants" / release
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with locked(home / "lock"):
+        yield home
 
 
 def _require(target: Target) -> None:
@@ -172,16 +196,13 @@ class Builder:
     tree: Path
     output: Path
     say: Callable[[str], object]
-    variables: Sequence[str] = ()
+    variant: Variant
 
     def configure(self) -> None:
         """Configure what the tests and guests need, and nothing else."""
         target = TARGETS[self.arch]
-        wanted = [
-            *needs.BUILT_IN,
-            *needs.MODULAR,
-            *needs.OF_MACHINE[target.guest],
-        ]
+        guests = (*needs.BUILT_IN, *needs.MODULAR, *needs.OF_MACHINE[target.guest])
+        wanted = (*guests, *self.variant.symbols)
         fragment = self.output / "guests.config"
         fragment.write_text("".join(f"CONFIG_{one}=y\n" for one in wanted), encoding="utf-8")
         config = self.output / ".config"
@@ -233,7 +254,7 @@ class Builder:
         cross = [] if platform.machine() == target.machine else [f"CROSS_COMPILE={target.compiler}"]
         return [
             *("make", "-C", str(self.tree), f"O={self.output}", f"ARCH={self.arch}", *cross),
-            *(f"-j{os.cpu_count() or 1}", *self.variables, *goals),
+            *(f"-j{os.cpu_count() or 1}", *self.variant.variables, *goals),
         ]
 
     def _make(self, goal: str) -> None:

@@ -13,6 +13,7 @@ saved one of the kernel without a bug, which takes a second or two. What the sui
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,11 +25,14 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from guests import launcher
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 KILLED, SURVIVED, UNREACHED, BROKEN = "killed", "survived", "unreached", "broken"
 TEST_S = 60  # a bug that hangs a test is noticed after so many seconds
 RUN_S = 1800
 PASSED, FAILED = 0, 1  # pytest's exit statuses
+LAST_WORDS = 2000  # characters
 
 
 class RunError(Exception):
@@ -60,6 +64,20 @@ class Result:
     seconds: float
     detail: str = ""
 
+    @classmethod
+    def of(
+        cls,
+        bug: Target,
+        result: str,
+        begun: float,
+        killers: Sequence[str] = (),
+        hits: int = 0,
+        detail: str = "",
+    ) -> "Result":
+        """The result of an attempt that began at a time of time.monotonic()."""
+        seconds = round(time.monotonic() - begun, 1)
+        return cls(bug.id, bug.name, bug.kind, result, tuple(killers), hits, seconds, detail)
+
 
 def read_catalogue(path: Path) -> list[Target]:
     """The bugs of a kernel. Raises RunError."""
@@ -88,29 +106,19 @@ class Suite:
     def try_bug(self, bug: Target) -> Result:
         """Run the tests while the bug is selected, its likely killers first."""
         begun = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="ksmtests-mutant-") as directory:
-            report = Path(directory) / "report.xml"
-            command = self._command(bug, report)
-            try:
-                done = subprocess.run(
-                    command,
-                    cwd=CHECKOUT,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    encoding="utf-8",
-                    errors="replace",
-                    timeout=RUN_S,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired:
-                return self._result(bug, BROKEN, (), -1, begun, f"no end after {RUN_S} s")
+        directory = Path(tempfile.mkdtemp(prefix="ksmtests-mutant-"))
+        try:
+            report = directory / "report.xml"
+            status, printed = _run(self._command(bug, report), directory)
             tests, failed, hits = read_report(report)
-        if done.returncode not in {PASSED, FAILED} or not tests:
-            return self._result(bug, BROKEN, (), hits, begun, done.stdout[-2000:])
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+        if status not in {PASSED, FAILED} or not tests:
+            why = f"no end after {RUN_S} s" if status is None else printed
+            return Result.of(bug, BROKEN, begun, hits=hits, detail=why)
         if failed:
-            return self._result(bug, KILLED, failed, hits, begun)
-        return self._result(bug, SURVIVED if hits else UNREACHED, (), hits, begun)
+            return Result.of(bug, KILLED, begun, failed, hits)
+        return Result.of(bug, SURVIVED if hits else UNREACHED, begun, hits=hits)
 
     def _command(self, bug: Target, report: Path) -> list[str]:
         first = [f"--first={name}" for name in bug.killers]
@@ -121,12 +129,25 @@ class Suite:
             *(self._selection or ("ksmtests",)),
         ]
 
-    @staticmethod
-    def _result(
-        bug: Target, result: str, killers: Sequence[str], hits: int, begun: float, detail: str = ""
-    ) -> Result:
-        seconds = round(time.monotonic() - begun, 1)
-        return Result(bug.id, bug.name, bug.kind, result, tuple(killers), hits, seconds, detail)
+
+def _run(command: Sequence[str], directory: Path) -> tuple[int | None, str]:
+    """Run a command that ends with this process: its status, None if it had none, and its words."""
+    output = directory / "output"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-I", launcher.__file__, str(directory), *command],
+            cwd=CHECKOUT,
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+        with process:
+            try:
+                process.wait(RUN_S)
+            except subprocess.TimeoutExpired:
+                process.kill()  # and what it runs dies with it
+                return None, ""
+    return process.returncode, output.read_text("utf-8", errors="replace")[-LAST_WORDS:]
 
 
 def read_report(path: Path) -> tuple[int, tuple[str, ...], int]:
