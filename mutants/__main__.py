@@ -12,9 +12,10 @@ from pathlib import Path
 from guests.cache import CacheError, cache_dir
 from guests.debian import FetchError
 from mutants import coverage, kernel, run, selftests
-from mutants.catalogue import CatalogueError
+from mutants.catalogue import CatalogueError, bugs, version
 from mutants.edits import AnchorError
 from mutants.kernel import CATALOGUE, SUITES, TARGETS, BuildError
+from mutants.results import PAGE, load, page, record
 from mutants.run import Result, RunError, Store, Suite, Target
 from mutants.selftests import Selftests
 
@@ -55,6 +56,8 @@ def run_bugs(arguments: argparse.Namespace) -> int:
     if not arguments.trust:
         _refuse_failing(attempt)
     results = run.try_all(targets, attempt, arguments.jobs, store, _say)
+    if arguments.record:
+        record(f"{arguments.suite} {arguments.arch} {arguments.release}", results)
     said = run.summary(results, targets, begun)
     _say(json.dumps(said))
     alive = {*said["survived"], *said["unreached"], *said["broken"]} - set(said["equivalent"])
@@ -90,6 +93,13 @@ def coverage_of(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def table(_: argparse.Namespace) -> int:
+    """Make docs/mutants.md of the results that were recorded."""
+    newest = max(map(version, SUITES))
+    PAGE.write_text(page(bugs(newest), load()), encoding="utf-8")
+    return 0
+
+
 def _refuse_failing(attempt: Callable[[Target], Result]) -> None:
     """Raise RunError where tests fail though no bug is selected."""
     _say("the kernel without a bug comes first")
@@ -119,9 +129,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and do what it says."""
     parser = argparse.ArgumentParser(prog="python -m mutants", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, action in (("build", build), ("run", run_bugs), ("coverage", coverage_of)):
+    actions = {"build": build, "run": run_bugs, "coverage": coverage_of, "table": table}
+    for name, action in actions.items():
         command = commands.add_parser(name, help=action.__doc__, description=action.__doc__)
         command.set_defaults(action=action)
+        if action is table:
+            continue
         command.add_argument("--arch", choices=TARGETS, default="x86")
         command.add_argument("--release", choices=SUITES, default=next(iter(SUITES)))
         if action is run_bugs:
@@ -147,6 +160,7 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--image", type=Path, help="another kernel with ksm_mutant")
     command.add_argument("--catalogue", type=Path, metavar="FILE", help="the bugs of that kernel")
     command.add_argument("--results", type=Path, metavar="FILE", help="where results are kept")
+    command.add_argument("--record", action="store_true", help="in results.json of this room")
     command.add_argument("--again", action="store_true", help="forget what is kept")
     command.add_argument("--every-killer", action="store_true", help="do not stop at the first one")
     command.add_argument(

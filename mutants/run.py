@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -249,7 +249,7 @@ def default_jobs() -> int:
     return os.cpu_count() or 1
 
 
-def counts(results: Iterable[Result]) -> Mapping[str, int]:
+def counts(results: Iterable[Result]) -> dict[str, int]:
     """How many bugs of each result."""
     found = dict.fromkeys((KILLED, SURVIVED, UNREACHED, BROKEN), 0)
     for one in results:

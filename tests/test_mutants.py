@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from guests.debian import Package, fetch
-from mutants import catalogue, kernel, run
+from mutants import catalogue, kernel, results, run
 from mutants.catalogue import Bug, CatalogueError
 from mutants.edits import INCLUDE, AnchorError, Edit, Source
 from mutants.run import BROKEN, KILLED, SURVIVED, UNREACHED, Result, RunError, Store, Suite, Target
@@ -285,3 +285,25 @@ def test_kernel_without_bugs_is_refused(
     monkeypatch.setattr("plugins.mutant.SELECTED", pytester.path / "nothing")
     outcome = run_pytest(pytester, "mutant", "def test_it(): pass", *NEEDED, "--mutant=12")
     outcome.stderr.fnmatch_lines(["*this kernel has no *nothing: build one with*"])
+
+
+def test_page_is_made_of_the_results(tmp_path: Path) -> None:
+    """Every class has its table; what is not known of a bug is not made up."""
+    path = tmp_path / "results.json"
+    results.record("ours x86 7.2", [result(1, KILLED), result(2, SURVIVED)], path)
+    results.record("ours x86 7.2", [result(2, UNREACHED)], path)
+    results.record("ksft x86 7.2", [result(1, SURVIVED)], path)
+    found = [
+        Bug(number, f"bug-{number}", "tests", "Breaks.", (), (), "Why." if number == 2 else "")
+        for number in (1, 2)
+    ]
+    text = results.page(found, results.load(path))
+    assert "| ours x86 7.2 | 2 | 1 | 0 | 1 | 0 |" in text
+    assert "| **bug-1** Breaks. | **survived** | killed |" in text
+    assert "| **bug-2** Breaks. *Equivalent: Why.* | – | **unreached** |" in text
+
+
+def test_published_page_is_up_to_date() -> None:
+    """`python -m mutants table` after a run that recorded, and after a change of a bug."""
+    newest = max(map(catalogue.version, kernel.SUITES))
+    assert results.PAGE.read_text("utf-8") == results.page(catalogue.bugs(newest), results.load())
