@@ -61,3 +61,9 @@ def parse(event: Event) -> KsmEvent:
 def named(events: list[Event], *names: str) -> list[KsmEvent]:
     """The events of these names, in order."""
     return [parse(event) for event in events if event.name in names]
+
+
+def only(events: list[KsmEvent]) -> KsmEvent:
+    """The one event there is. Raises AssertionError where there is none, or more."""
+    assert len(events) == 1, f"not one event: {events}"
+    return events[0]

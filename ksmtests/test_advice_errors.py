@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """What madvise(2), process_madvise(2) and prctl(2) refuse, and what a refused call leaves.
 
-madvise(2), Documentation/admin-guide/mm/ksm.rst, mm/madvise.c. Gaps and the limit of VMAs are tested
-in test_vma_flags; of these ksm.rst says ENOMEM, and the kernel and madvise(2) EAGAIN.
+madvise(2), Documentation/admin-guide/mm/ksm.rst, mm/madvise.c. Gaps and the limit of VMAs are for
+test_vma_flags; at the limit ksm.rst says ENOMEM, and the kernel EAGAIN.
 """
 
 import errno

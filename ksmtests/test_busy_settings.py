@@ -8,12 +8,13 @@ import errno
 
 import pytest
 
+from ksmtests import sysfs
 from mm.region import Region, unique_tokens
 from plugins.ksm import KsmAlone
 from plugins.processes import Fork, RegionFactory
 from uapi.ksm import Ksm
 from uapi.libc import lib
-from uapi.settings import read_value, write_value
+from uapi.settings import read_value
 
 pytestmark = [pytest.mark.settings, pytest.mark.needs("ksm_stat", "page_frames")]
 
@@ -27,18 +28,11 @@ SETTINGS = pytest.mark.parametrize(
 VALUES = {"max_page_sharing": ("256", "255"), "merge_across_nodes": ("1", "0")}  # now, and another
 
 
-def written_errno(name: str, value: str) -> int:
-    """errno of writing a setting; 0 where it succeeds."""
-    try:
-        write_value(Ksm.default_root / name, value)
-    except OSError as error:
-        return error.errno or 0
-    return 0
-
-
 def values_after(name: str, *texts: str) -> list[tuple[int, str]]:
     """What becomes of writing each text: errno, and the value then."""
-    return [(written_errno(name, text), read_value(Ksm.default_root / name)) for text in texts]
+    return [
+        (sysfs.written_errno(name, text), read_value(Ksm.default_root / name)) for text in texts
+    ]
 
 
 @SETTINGS

@@ -48,8 +48,9 @@ def lines(process: Process) -> list[str]:
 
 def word(process: Process, name: str) -> str:
     """yes or no, behind a line's name."""
-    (value,) = re.findall(rf"^{name}: (yes|no)$", text(process.pid), re.MULTILINE)
-    return str(value)
+    values = re.findall(rf"^{name}: (yes|no)$", text(process.pid), re.MULTILINE)
+    assert len(values) == 1, f"{name}: {values}"
+    return str(values[0])
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,9 @@ def word(process: Process, name: str) -> str:
 )
 def test_line_is_there_once(name: str, process: Process) -> None:
     """In the form that programs parse, even before KSM knows the process."""
-    (line,) = [line for line in lines(process) if re.match(rf"{name}\b", line)]
+    found = [line for line in lines(process) if re.match(rf"{name}\b", line)]
+    assert len(found) == 1, found
+    line = found[0]
     assert re.fullmatch(FORMS[name], line)
     assert line.split()[1] in {"0", "no"}
 
@@ -186,8 +189,9 @@ def test_smaps_count_ksm_pages(ksm_alone: KsmAlone, region: RegionFactory) -> No
 def rolled_up(process: Process) -> int:
     """KSM of smaps_rollup, in pages."""
     rollup = text(process.pid, "smaps_rollup")
-    (kib,) = re.findall(r"^KSM: +(\d+) kB$", rollup, re.MULTILINE)
-    return int(kib) * 1024 // libc.PAGE_SIZE
+    sizes = re.findall(r"^KSM: +(\d+) kB$", rollup, re.MULTILINE)
+    assert len(sizes) == 1, rollup
+    return int(sizes[0]) * 1024 // libc.PAGE_SIZE
 
 
 @pytest.mark.needs("pagemap_scan", "ksm_zero_pages", "page_frames")

@@ -20,7 +20,11 @@ from plugins.processes import Fork, RegionFactory
 from uapi import libc
 from uapi.libc import PAGE_SIZE
 
-pytestmark = [pytest.mark.prctl, pytest.mark.needs("memory_merge_prctl")]
+pytestmark = [
+    pytest.mark.prctl,
+    pytest.mark.needs("memory_merge_prctl"),
+    pytest.mark.usefixtures("whole_process"),
+]
 
 FOR_EXEC = pytest.mark.fixed_by("mm/ksm: support fork/exec for prctl", "6.7")
 
@@ -100,7 +104,6 @@ def test_change_of_user_changes_nothing(value: int, mode: int, process: Process,
 
 
 @FOR_EXEC
-@pytest.mark.usefixtures("whole_process")
 def test_programs_memory_is_mergeable(process: Process, region: RegionFactory) -> None:
     """After exec the new program's memory is marked as it is mapped, and as long as it is on."""
     process.call(libc.set_memory_merge, 1)
@@ -129,7 +132,6 @@ def test_childs_memory_is_mergeable_later_on(
 
 
 @pytest.mark.needs("ksm_stat", "page_frames")
-@pytest.mark.usefixtures("whole_process")
 def test_heap_is_mergeable(ksm: SharedKsm, process: Process) -> None:
     """brk(2) grows mergeable memory while it is on, and no mergeable memory after it is off."""
     process.call(libc.set_memory_merge, 1)

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from ksmtests import in_process
+from ksmtests import in_process, sysfs
+from ksmtests.in_process import opening_errno
 from lease import journal
 from lease.membership import Membership
 from mm.process import Process
 from plugins.ksm import KsmAlone
 from uapi.ksm import Ksm
 from uapi.libc import LONG_BYTES
-from uapi.settings import write_value
 
 pytestmark = pytest.mark.settings
 
@@ -147,20 +147,6 @@ def nobody(process: Process) -> Process:
     return process
 
 
-def raw(name: str) -> str:
-    """A file's text as it is."""
-    return (Ksm.default_root / name).read_text()
-
-
-def written_errno(name: str, value: str) -> int:
-    """errno of writing; 0 where it succeeds."""
-    try:
-        write_value(Ksm.default_root / name, value)
-    except OSError as error:
-        return error.errno or 0
-    return 0
-
-
 def writable_values() -> dict[str, str]:
     """Every setting's value."""
     return {
@@ -176,8 +162,8 @@ def test_setting_takes_what_is_valid(file: File) -> None:
     """Each valid text is accepted and read back, with one newline; no other setting changes."""
     others = writable_values()
     for text, value in file.accepted.items():
-        assert written_errno(file.name, text) == 0, f"{file.name} refused {text!r}"
-        assert raw(file.name) == f"{value}\n", f"{file.name} after {text!r}"
+        assert sysfs.written_errno(file.name, text) == 0, f"{file.name} refused {text!r}"
+        assert sysfs.raw(file.name) == f"{value}\n", f"{file.name} after {text!r}"
     changed = {name for name, value in writable_values().items() if value != others[name]}
     assert changed <= {file.name} | SIDE_EFFECTS.get(file.name, set())
 
@@ -187,7 +173,7 @@ def test_setting_takes_what_is_valid(file: File) -> None:
 def test_setting_refuses_what_is_not(file: File) -> None:
     """With the error for it, and a refused text changes nothing."""
     before = writable_values()
-    errors = {text: written_errno(file.name, text) for text in file.refused}
+    errors = {text: sysfs.written_errno(file.name, text) for text in file.refused}
     assert errors == file.refused
     assert writable_values() == before
 
@@ -197,7 +183,7 @@ def test_setting_refuses_what_is_not(file: File) -> None:
 def test_writing_nothing_changes_nothing(file: File) -> None:
     """write(2) of no bytes succeeds and never gets to the setting (fs/sysfs/file.c)."""
     before = writable_values()
-    assert written_errno(file.name, "") == 0
+    assert sysfs.written_errno(file.name, "") == 0
     assert writable_values() == before
 
 
@@ -218,7 +204,7 @@ def test_counter_is_a_number_nobody_can_write(name: str, nobody: Process) -> Non
     assert stat.filemode(path.stat().st_mode) == "-r--r--r--"
     assert re.fullmatch(r"-?(0|[1-9][0-9]*)\n", path.read_text())
     assert nobody.call(in_process.opening_errno, str(path), os.O_RDONLY) == 0
-    assert in_process.opening_errno(str(path), os.O_WRONLY) == errno.EACCES
+    assert opening_errno(str(path), os.O_WRONLY) == errno.EACCES
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -243,4 +229,7 @@ def test_max_cpu_is_refused_or_kept() -> None:
     advisor_max_cpu_store() parses an unsigned long and keeps its lower 32 bits.
     """
     too_large = str(2**32 + 5)
-    assert written_errno("advisor_max_cpu", too_large) or raw("advisor_max_cpu") == f"{too_large}\n"
+    assert (
+        sysfs.written_errno("advisor_max_cpu", too_large)
+        or sysfs.raw("advisor_max_cpu") == f"{too_large}\n"
+    )

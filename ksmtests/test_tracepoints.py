@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ksmtests.ksm_events import KsmEvent, named
+from ksmtests.ksm_events import KsmEvent, named, only
 from mm.process import Process
 from mm.region import ZEROS, Region, unique_tokens
 from plugins.ksm import KsmAlone
@@ -53,7 +53,7 @@ def mergeable(
     trace.clear()
     mapped = region(PAGES, fill)
     mapped.advise(lib.MADV_MERGEABLE)
-    (enter,) = enters(mapped.process, trace)
+    enter = only(enters(mapped.process, trace))
     return mapped, enter.mm
 
 
@@ -66,21 +66,22 @@ def test_mm_enters_once(process: Process, region: RegionFactory, trace: Instance
     """The first advice makes an mm known to KSM, in the thread that gives it."""
     for _ in range(2):
         region(2).advise(lib.MADV_MERGEABLE)
-    (enter,) = enters(process, trace)
+    enter = only(enters(process, trace))
     assert int(enter.mm, 16) != 0
 
 
 @pytest.mark.needs("memory_merge_prctl")
+@pytest.mark.usefixtures("whole_process")
 def test_mm_enters_by_prctl(process: Process, trace: Instance) -> None:
     """So does PR_SET_MEMORY_MERGE, once; and with exec the new mm enters for the old one."""
     process.call(libc.set_memory_merge, 1)
     process.call(libc.set_memory_merge, 1)
-    (enter,) = enters(process, trace)
+    enter = only(enters(process, trace))
     trace.clear()
     process.execute()
-    (enter_again,) = enters(process, trace)
+    enter_again = only(enters(process, trace))
     assert enter_again.mm != enter.mm
-    (leave,) = of(enter.mm, named(trace.events(), "ksm_exit"))
+    leave = only(of(enter.mm, named(trace.events(), "ksm_exit")))
     assert leave.pid == process.pid
 
 
@@ -93,7 +94,7 @@ def test_child_enters_with_fork(
     _, mm = mergeable(region, trace)
     trace.clear()
     fork(process)
-    (enter,) = enters(process, trace)
+    enter = only(enters(process, trace))
     assert enter.mm != mm
 
 
@@ -105,7 +106,7 @@ def test_mm_leaves_at_its_end(
     _, mm = mergeable(region, trace)
     trace.clear()
     end(process)
-    (leave,) = of(mm, named(trace.events(), "ksm_exit"))
+    leave = only(of(mm, named(trace.events(), "ksm_exit")))
     assert leave == KsmEvent("ksm_exit", process.pid, mm=mm)
 
 
@@ -117,7 +118,9 @@ def test_pass_begins_and_ends(ksm_alone: KsmAlone, region: RegionFactory, trace:
         trace.clear()
         number, items = settings.full_scans, settings.rmap_items()
         ksm_alone.pass_once()
-        start, stop = named(trace.events(), "ksm_start_scan", "ksm_stop_scan")
+        scans = named(trace.events(), "ksm_start_scan", "ksm_stop_scan")
+        assert len(scans) == 2, scans
+        start, stop = scans
         assert (start.name, start.seq, start.items) == ("ksm_start_scan", number, items)
         assert (stop.name, stop.seq, stop.items) == (
             "ksm_stop_scan",
