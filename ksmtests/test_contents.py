@@ -22,7 +22,7 @@ from uapi.pagemap import PageKind, frame_counts
 pytestmark = [pytest.mark.sharing, pytest.mark.needs("ksm_stat", "page_frames")]
 
 BUSY_PAGES = 4096
-FLIPS = 20_000
+PASSES = 500
 PLACES = {
     "first byte": 0,
     "second byte": 1,
@@ -303,7 +303,7 @@ def test_page_that_changes_while_ksmd_waits_for_its_process_is_not_merged(
     flipping = region(1, pattern)
     flipping.advise(lib.MADV_MERGEABLE)
     contents = [each * (PAGE_SIZE // len(each)) for each in (pattern, other)]
-    wrong = flipping.process.call(served.flip, flipping.address, contents, BUSY_PAGES, FLIPS)
+    wrong = flipping.process.call(served.flip, flipping.address, contents, BUSY_PAGES, PASSES)
     assert wrong == 0, f"what was written was lost {wrong} times"
     assert shared.read() == content
 

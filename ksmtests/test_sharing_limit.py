@@ -214,7 +214,6 @@ def duplicates(
     limited: Callable[[int], None], ksm_alone: KsmAlone, region: RegionFactory
 ) -> Callable[[int], Duplicates]:
     """Make the first or the second of two duplicates the fuller one."""
-
     limited(5)
 
     def make(fuller: int) -> Duplicates:

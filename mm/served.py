@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from typing import NoReturn
 
-from uapi import libc
+from uapi import ksm, libc
 from uapi.libc import PAGE_SIZE, ffi, lib, pointer
 
 _connection: Connection
@@ -202,13 +202,13 @@ def map_more_than_memory(memory: int) -> int:
     return libc.mremap(libc.mmap(step), step, 2 * step, lib.MREMAP_MAYMOVE)
 
 
-def flip(address: int, contents: list[bytes], pages: int, times: int) -> int:
+def flip(address: int, contents: list[bytes], pages: int, passes: int) -> int:
     """Fill a page with one content after the other, while a thread keeps the mmap lock busy.
 
-    The thread changes the protection of so many `pages`. Returns how often the page held something
-    else than what was last written to it.
+    The thread changes the protection of so many `pages`; it ends after so many passes of ksmd.
+    Returns how often the page held something else than what was last written to it.
     """
-    length = pages * PAGE_SIZE
+    length, settings = pages * PAGE_SIZE, ksm.Ksm()
     busy = libc.mmap(length)
     for page in range(pages):
         store(busy + page * PAGE_SIZE, b"x")
@@ -221,14 +221,16 @@ def flip(address: int, contents: list[bytes], pages: int, times: int) -> int:
 
     thread = threading.Thread(target=lock)
     thread.start()
-    wrong = 0
-    for number in range(times):
+    wrong = number = 0
+    last = settings.full_scans + passes
+    while number % 64 or settings.full_scans < last:
         content = contents[number % len(contents)]
         store(address, content)
         # Long enough for ksmd to compare the page, now and then, and short enough to change it
         # before it has merged it.
         for _ in range(number % 7):
             wrong += load(address, PAGE_SIZE) != content
+        number += 1
     done.set()
     thread.join()
     libc.munmap(busy, length)

@@ -88,6 +88,11 @@ SABOTAGES = (
         called(ignored, libc.punch_hole),
     ),
     _sabotage(
+        "repaired-lazy-freeing",
+        "MADV_FREE leaves KSM pages alone",
+        advised(ignored, "MADV_FREE"),
+    ),
+    _sabotage(
         "repaired-write-protection",
         "merging keeps userfaultfd's write protection",
         reading("uapi.pagemap.page_states", _keeps_write_protection),

@@ -61,6 +61,14 @@ def _without_marks() -> Wraps:
     return reading("uapi.smaps.vmas_in", change)
 
 
+def _reads_something_else(act: Act) -> bytes:
+    """Its first byte is another one from the second time on."""
+    content: bytes = act.perform()
+    pid = act.process.pid
+    times = act.scene.noted[pid] = act.scene.noted.get(pid, 0) + 1
+    return content if times == 1 else bytes([content[0] ^ 1]) + content[1:]
+
+
 def _sabotage(name: str, bug: str, wraps: Wraps) -> Sabotage:
     return Sabotage(name, bug, wraps, "operation")
 
@@ -145,6 +153,11 @@ SABOTAGES = (
         "read-unshares",
         "a read fault unshares a zero page",
         called(unshares, served.load),
+    ),
+    _sabotage(
+        "read-differs",
+        "a page that is read again holds something else",
+        called(_reads_something_else, served.load),
     ),
     _sabotage(
         "read-counts-out",
