@@ -16,14 +16,13 @@ import sys
 from importlib.metadata import Distribution
 from pathlib import Path
 
-from guests import cpio, wheels
+from guests import cpio, modules, wheels
 from guests.agent import SOURCES
 from guests.cache import cache_dir, locked, publish, workshop
 from guests.debian import download_settings, keyring
 from guests.kernel import KernelFiles
 from guests.machines import MACHINES
 from guests.mirror import debian_mirror
-from guests.modules import channel_modules
 
 PYTHONS = {"bookworm": "3.11", "sid": "3.14"}  # by suite; one that is here compiles ahead
 PACKAGES = ("python3", "python3-cffi-backend", "busybox-static")
@@ -60,7 +59,7 @@ PRUNED = (
 
 INIT = f"""\
 #!/bin/busybox sh
-# The first process of the guest: file systems, the channel's modules, then the agent.
+# The first process of the guest: file systems, modules, then the agent.
 export PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin HOME=/root LANG=C.UTF-8 TERM=dumb
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
@@ -231,8 +230,8 @@ def front(files: KernelFiles) -> bytes:
             writer.file(f"{AGENT}/guests/{name}.py", source.read_bytes())
         if files.config:
             writer.file("boot/config", files.config.read_bytes())
-        for number, module in enumerate(channel_modules(files)):
-            writer.file(f"{MODULES}/{number:02}-{module.name}", module.read_bytes())
+        for number, module in enumerate(modules.needed(files)):
+            writer.file(f"{MODULES}/{number:02}-{module.name}", modules.content(module))
     return stream.getvalue()
 
 

@@ -63,11 +63,13 @@ def build(package: Package) -> list[Package]:
     """Follow dependencies from the name that stays to the packages with the kernel in them.
 
     Up to 6.12 that is linux-image-RELEASE; in 7.2 this depends on linux-binary-RELEASE with the
-    kernel and linux-base-RELEASE with the configuration.
+    kernel, linux-base-RELEASE with the configuration and linux-modules-RELEASE.
     """
     names = [name for name in dependencies(package) if re.match(r"linux-image-\d", name)]
     image = replace(package, name=names[0]) if names else package
-    parts = [name for name in dependencies(image) if re.match(r"linux-(binary|base)-\d", name)]
+    parts = [
+        name for name in dependencies(image) if re.match(r"linux-(binary|base|modules)-\d", name)
+    ]
     return [replace(package, name=name) for name in parts] or [image]
 
 
@@ -75,11 +77,12 @@ def locate(trees: list[Path]) -> KernelFiles:
     """Find the kernel in unpacked packages. Raises FetchError where anything is missing."""
     image = _find(trees, "boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz")
     release = image.name.removeprefix("vmlinuz-")
-    modules = image.parent.parent / "lib/modules" / release
+    modules = image.parent.parent / "lib/modules" / release / "kernel"
     if image.name == "vmlinuz":
-        release, modules = image.parent.name, image.parent
+        release = image.parent.name
+        modules = _find(trees, f"usr/lib/modules/{release}/kernel")
     config = _find(trees, f"boot/config-{release}", f"usr/lib/modules/{release}/config")
-    return KernelFiles(release, image, config, modules / "kernel")
+    return KernelFiles(release, image, config, modules)
 
 
 def _find(trees: list[Path], *patterns: str) -> Path:

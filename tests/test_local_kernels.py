@@ -214,7 +214,7 @@ def test_modules_of_a_tree_are_loaded(tmp_path: Path) -> None:
     (linux / "drivers/virtio").mkdir(parents=True)
     (linux / "drivers/virtio/virtio_pci.ko").write_bytes(b"\0depends=\0")
     (kernel,) = resolve([str(linux)], KNOWN)
-    found = modules.channel_modules(kernel.files())
+    found = modules.needed(kernel.files())
     assert found == [linux / "drivers/virtio/virtio_pci.ko"]
 
 
