@@ -147,6 +147,12 @@ _ALL = (
         otherwise="fewer than two NUMA nodes have memory",
     ),
     Feature(
+        "compaction",
+        "2.6.35",
+        probes.has_file("/proc/sys/vm/compact_memory"),
+        ("CONFIG_COMPACTION", *SYSCTL),
+    ),
+    Feature(
         "memory_failure",
         "2.6.32",
         probes.takes_advice(lib.MADV_HWPOISON),

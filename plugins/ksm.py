@@ -119,7 +119,14 @@ class KsmAlone(SharedKsm):
         Raises OSError (EBUSY) where a process outside the tests keeps a KSM page that run=2 does
         not reach: a child that is not mergeable of a parent that is.
         """
-        problems = journal.apply({f"{journal.KSM}/max_page_sharing": str(limit)})
+        self._set_unshared("max_page_sharing", limit)
+
+    def merge_within_nodes(self) -> None:
+        """Set merge_across_nodes=0, with nothing shared, and go on. Raises as limit_sharing()."""
+        self._set_unshared("merge_across_nodes", 0)
+
+    def _set_unshared(self, name: str, value: int) -> None:
+        problems = journal.apply({f"{journal.KSM}/{name}": str(value)})
         if problems:
             raise OSError(errno.EBUSY, problems[0])
         self.start()

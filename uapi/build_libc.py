@@ -58,6 +58,10 @@ MMAN = (
     Constant("MADV_GUARD_INSTALL", 102, "6.13"),
     Constant("MADV_GUARD_REMOVE", 103, "6.13"),
 )
+MEMPOLICY = (
+    Constant("MPOL_MF_MOVE", 1 << 1, "2.6.18"),
+    Constant("MPOL_MF_MOVE_ALL", 1 << 2, "2.6.18"),
+)
 PRCTL = (
     Constant("PR_SET_PDEATHSIG", 1, "2.6"),
     Constant("PR_SET_DUMPABLE", 4, "2.6"),
@@ -115,6 +119,7 @@ SYSCALLS = (
 HEADERS = {
     "sys/mman.h": (),
     "linux/mman.h": MMAN,
+    "linux/mempolicy.h": MEMPOLICY,
     "sys/prctl.h": (),
     "linux/prctl.h": PRCTL,
     "sys/ptrace.h": (),

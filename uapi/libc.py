@@ -211,24 +211,38 @@ def write_from(fd: int, address: int, length: int) -> int:
     return int(put)
 
 
-def move_pages(pid: int, addresses: list[int], node: int) -> list[int]:
-    """move_pages(2) of each address to a NUMA node; returns a node or -errno for each."""
+def move_pages(pid: int, addresses: list[int], node: int | None, flags: int = 0) -> list[int]:
+    """move_pages(2) of each address to a NUMA node; returns a node or -errno for each.
+
+    Where the kernel gives up on a page it says nothing of it: ask again with no node, which moves
+    none.
+    """
     count = len(addresses)
     pages = ffi.new("void *[]", [pointer(address) for address in addresses])
+    nodes = ffi.NULL if node is None else ffi.new("int[]", [node] * count)
     statuses = ffi.new("int[]", count)
     number = syscall_number("move_pages")
-    moved = lib.syscall(
-        number,
-        _long(pid),
-        _long(count),
-        pages,
-        ffi.new("int[]", [node] * count),
-        statuses,
-        _long(0),
-    )
+    moved = lib.syscall(number, _long(pid), _long(count), pages, nodes, statuses, _long(flags))
     if moved < 0:
-        raise failure(f"move_pages({pid}, {count} pages, node {node})")
+        raise failure(f"move_pages({pid}, {count} pages, node {node}, {flags:#x})")
     return list(statuses)
+
+
+def migrate_pages(pid: int, source: int, destination: int) -> int:
+    """migrate_pages(2) of what a process has on one NUMA node to another; how many stayed."""
+    bits = 8 * LONG_BYTES
+    masks = [
+        ffi.new(
+            "unsigned long[]", [(1 << node % bits) * (node // bits == word) for word in range(16)]
+        )
+        for node in (source, destination)
+    ]
+    number = syscall_number("migrate_pages")
+    # One bit less than there are: the kernel takes the number for one too many.
+    stayed = lib.syscall(number, _long(pid), _long(16 * bits + 1), *masks)
+    if stayed < 0:
+        raise failure(f"migrate_pages({pid}, node {source}, node {destination})")
+    return int(stayed)
 
 
 def pkey_alloc() -> int:

@@ -23,6 +23,14 @@ MACHINES = {
 }  # by uname -m; others use the generic table
 COMPAT = {"x86_64": "i686", "aarch64": "armv8l"}  # what 32-bit programs run on such a kernel as
 NUMBERS = {
+    "migrate_pages": {
+        GENERIC: 238,
+        "x86": 256,
+        "i386": 294,
+        "arm": 400,
+        "s390": 287,
+        "powerpc": 258,
+    },
     "move_pages": {GENERIC: 239, "x86": 279, "i386": 317, "arm": 344, "s390": 310, "powerpc": 301},
     "pkey_alloc": {GENERIC: 289, "x86": 330, "i386": 381, "arm": 395, "s390": 385, "powerpc": 384},
     "pkey_free": {GENERIC: 290, "x86": 331, "i386": 382, "arm": 396, "s390": 386, "powerpc": 385},
