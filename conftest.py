@@ -13,6 +13,7 @@ pytest_plugins = (
     "plugins.ksm",
     "plugins.processes",
     "plugins.khugepaged",
+    "plugins.belongings",
     "plugins.taskstats",
     "plugins.stress",
     "plugins.trace",

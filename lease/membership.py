@@ -2,7 +2,7 @@
 """Taking part in the use of this kernel's KSM: every worker of every run is a member.
 
 The first member saves the settings in the journal and starts the guardian. Whoever finds itself
-last puts them back; when that was SIGKILL, it is the guardian.
+last puts them back and takes down what tests have made; when that was SIGKILL, it is the guardian.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lease import journal
+from lease import belongings, journal
 from lease.locks import ACQUIRE_DEADLINE, FairLock, Lock
 from uapi import tracefs
 
@@ -86,6 +86,7 @@ class Membership:
             path = self.directory / "journal.json"
             guarded = not _obtainable(self.directory / "guardian")
             if journal.load(path) is None:
+                belongings.forget(self.directory)
                 journal.save(journal.take(), path)
             elif not guarded:
                 self.repaired = True
@@ -129,7 +130,7 @@ def _obtainable(path: Path) -> bool:
 def start_guardian(directory: Path) -> None:
     """Start the guardian; it is on guard when this returns. Raises CalledProcessError."""
     subprocess.run(
-        [sys.executable, "-S", "-m", "lease.guardian", str(directory)],
+        [sys.executable, "-m", "lease.guardian", str(directory)],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -148,7 +149,7 @@ def restore_and_clear(directory: Path, members: Lock) -> list[str]:
         found = journal.load(directory / "journal.json")
     except journal.CorruptJournal as error:
         return [str(error)]
-    problems = journal.restore(found) if found else []
+    problems = belongings.take_down(directory) + journal.restore(found) if found else []
     tracefs.remove_leftovers()
     for name in ("journal.json", "gate", "lease", "turnstile", "guardian", "members"):
         (directory / name).unlink(missing_ok=True)

@@ -11,10 +11,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mm import served
-from uapi import hmm, io_uring, ksm, libc, numa, pagemap, pagemap_scan, tracefs, userfaultfd
+from uapi import (
+    cgroup,
+    hmm,
+    hotplug,
+    io_uring,
+    ksm,
+    libc,
+    numa,
+    pagemap,
+    pagemap_scan,
+    tracefs,
+    userfaultfd,
+    zram,
+)
 from uapi.libc import lib
 from uapi.meminfo import read_meminfo, total_memory
 from uapi.thp import Thp
+from uapi.vmstat import read_vmstat
 
 HWCAP2_MTE = 1 << 18  # arch/arm64/include/uapi/asm/hwcap.h
 SPARSE_PAGES = 1 << 22  # so far apart may pages lie: 16 GiB, or more where pages are larger
@@ -209,6 +223,26 @@ def move_pages() -> bool:
 def numa_nodes() -> bool:
     """Whether memory can be on one node or on another."""
     return len(numa.nodes_with_memory()) > 1
+
+
+def movable_memory() -> bool:
+    """Whether a block of memory can be taken out of use at any time."""
+    return any(True for _ in hotplug.movable_blocks())
+
+
+def memory_cgroup() -> bool:
+    """Whether groups of processes can be limited in memory, and told to give some back."""
+    return "memory" in cgroup.controllers()
+
+
+def cpuset_cgroup() -> bool:
+    """Whether groups of processes can be bound to NUMA nodes."""
+    return "cpuset" in cgroup.controllers()
+
+
+def swap_device() -> bool:
+    """Whether a device to swap to can be made of memory."""
+    return zram.CONTROL.is_dir() and "ksm_swpin_copy" in read_vmstat()
 
 
 def pkeys() -> bool:

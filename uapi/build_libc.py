@@ -55,6 +55,7 @@ MMAN = (
     Constant("MADV_POPULATE_WRITE", 23, "5.14"),
     Constant("MADV_COLLAPSE", 25, "6.1"),
     Constant("MADV_HWPOISON", 100, "2.6.32"),
+    Constant("MADV_SOFT_OFFLINE", 101, "2.6.33"),
     Constant("MADV_GUARD_INSTALL", 102, "6.13"),
     Constant("MADV_GUARD_REMOVE", 103, "6.13"),
 )
@@ -65,6 +66,10 @@ MEMPOLICY = (
 PRCTL = (
     Constant("PR_SET_PDEATHSIG", 1, "2.6"),
     Constant("PR_SET_DUMPABLE", 4, "2.6"),
+    Constant("PR_MCE_KILL", 33, "2.6.32"),
+    Constant("PR_MCE_KILL_SET", 1, "2.6.32"),
+    Constant("PR_MCE_KILL_LATE", 0, "2.6.32"),
+    Constant("PR_MCE_KILL_EARLY", 1, "2.6.32"),
     Constant("PR_SET_MEMORY_MERGE", 67, "6.4"),
     Constant("PR_GET_MEMORY_MERGE", 68, "6.4"),
 )
@@ -130,6 +135,7 @@ HEADERS = {
     "linux/io_uring.h": IO_URING,
     "linux/auxvec.h": AUXVEC,
     "sys/auxv.h": (),
+    "sys/swap.h": (),
     "sys/syscall.h": SYSCALLS,
     "sys/uio.h": (),
     "sys/ioctl.h": (),
@@ -183,6 +189,8 @@ int fallocate64(int fd, int mode, int64_t offset, int64_t len);
 ssize_t read(int fd, void *buf, size_t count);
 ssize_t write(int fd, const void *buf, size_t count);
 unsigned long getauxval(unsigned long type);
+int swapon(const char *path, int swapflags);
+int swapoff(const char *path);
 """
 
 CDEF = STRUCTS + FUNCTIONS + "".join(f"#define {c.name} {c.value}\n" for c in CONSTANTS)

@@ -21,8 +21,8 @@ PFN_MASK = (1 << 55) - 1
 SOFT_DIRTY, EXCLUSIVE, UFFD_WP, FILE_OR_SHARED, SWAPPED, PRESENT = (
     1 << bit for bit in (55, 56, 57, 61, 62, 63)
 )
-KPF_DIRTY, KPF_ANON, KPF_HUGE, KPF_KSM, KPF_THP, KPF_ZERO_PAGE, KPF_MLOCKED = (
-    1 << bit for bit in (4, 12, 17, 21, 22, 24, 33)
+KPF_DIRTY, KPF_ANON, KPF_HUGE, KPF_HWPOISON, KPF_KSM, KPF_THP, KPF_ZERO_PAGE, KPF_MLOCKED = (
+    1 << bit for bit in (4, 12, 17, 19, 21, 22, 24, 33)
 )
 NEARBY_FRAMES = 512  # reading a gap of this many entries is cheaper than another system call
 
