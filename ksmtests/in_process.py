@@ -7,9 +7,11 @@ import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 from uapi import libc
 from uapi.libc import PAGE_SIZE, lib
+from uapi.settings import write_value
 
 NOBODY = 65534  # a user and a group that own nothing
 ASK = f"import ctypes; print(ctypes.CDLL(None).prctl({lib.PR_GET_MEMORY_MERGE}, 0, 0, 0, 0))"
@@ -29,6 +31,13 @@ def opening_errno(path: str, flags: int) -> int:
     except OSError as error:
         return error.errno or 0
     return 0
+
+
+def write_in_turn(path: str, values: str, rounds: int) -> None:
+    """Write one value of one letter after the other to a file."""
+    for _ in range(rounds):
+        for value in values:
+            write_value(Path(path), value)
 
 
 def madvise_errno(address: int, length: int, advice: int) -> int:

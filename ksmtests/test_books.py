@@ -89,9 +89,9 @@ def test_each_page_is_in_one_book(memory: Memory, ksm_alone: KsmAlone, evidence:
         pages_unshared=DIFFERENT,
         pages_volatile=CHANGING,
     )
-    stat = memory.equal.process.ksm_stat()
-    assert (stat.rmap_items, stat.merging_pages) == (EQUAL + DIFFERENT + CHANGING, EQUAL)
-    assert memory.equal.process.merging_pages == EQUAL
+    process = memory.equal.process
+    assert process.ksm_stat().rmap_items == EQUAL + DIFFERENT + CHANGING
+    assert process.merging_pages == EQUAL
 
 
 def test_pages_move_from_book_to_book(
@@ -154,8 +154,8 @@ def test_unmapped_pages_leave_the_books(
         pages_unshared=0,
         pages_volatile=CHANGING,
     )
-    stat = memory.changing.process.ksm_stat()
-    assert (stat.rmap_items, stat.merging_pages) == (CHANGING, 0)
+    process = memory.changing.process
+    assert (process.ksm_stat().rmap_items, process.merging_pages) == (CHANGING, 0)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from ksmtests import in_process
 from ksmtests.expectations import assert_merged_into_one, assert_unmerged
 from mm.process import Process
 from mm.region import Region, unique_tokens
@@ -21,6 +22,7 @@ from uapi.pagemap import PageKind
 
 pytestmark = [pytest.mark.settings, pytest.mark.needs("ksm_stat", "page_frames")]
 
+ROUNDS = 100
 A_WHILE = 0.2  # s; ksmd, when it runs, makes hundreds of passes meanwhile
 MOVING = ("full_scans", "pages_scanned", "pages_skipped")
 
@@ -90,8 +92,8 @@ def test_unmerging_keeps_memory_mergeable(ksm_alone: KsmAlone, region: RegionFac
     content = merged.read()
     ksm_alone.unmerge_all()
     assert_unmerged(merged, content)
-    stat = merged.process.ksm_stat()
-    assert (stat.rmap_items, stat.merging_pages) == (0, 0)
+    process = merged.process
+    assert (process.ksm_stat().rmap_items, process.merging_pages) == (0, 0)
     assert all("mg" in vma.flags for vma in merged.vmas())
     assert ksm_alone.settings.full_scans == 0
     ksm_alone.start()
@@ -155,3 +157,24 @@ def test_stopped_ksmd_takes_newcomers_later(
     late.advise(lib.MADV_MERGEABLE)
     ksm_alone.start()
     ksm_alone.wait_until_merged(late)
+
+
+def test_writers_of_run_take_turns(
+    ksm_alone: KsmAlone, region: RegionFactory, start_process: Callable[[], Process]
+) -> None:
+    """However many write to run at a time, what is written last counts, and all data are there."""
+    merged = ksm_alone.merge(region())
+    content = merged.read()
+    path = str(Ksm.default_root / "run")
+    writers = [start_process() for _ in range(3)]
+    for number, writer in enumerate(writers):
+        turns = "012"[number:] + "012"[:number]
+        writer.send(in_process.write_in_turn, path, turns, ROUNDS)
+    for writer in writers:
+        writer.answer()
+    assert merged.read() == content
+    ksm_alone.stop()
+    assert_stands_still(ksm_alone.settings)
+    ksm_alone.start()
+    ksm_alone.wait_until_merged(merged)
+    assert merged.read() == content

@@ -98,6 +98,25 @@ def test_child_enters_with_fork(
     assert enter.mm != mm
 
 
+def test_mm_enters_anew_after_ksmd_has_dropped_it(
+    ksm_alone: KsmAlone, region: RegionFactory, trace: Instance
+) -> None:
+    """ksmd forgets an mm in which it finds nothing mergeable; the next advice makes it known."""
+    mapped, mm = mergeable(region, trace)
+    mapped.advise(lib.MADV_UNMERGEABLE)
+    mapped.advise(lib.MADV_MERGEABLE)
+    assert of(mm, named(trace.events(), "ksm_enter"))[1:] == []
+    mapped.advise(lib.MADV_UNMERGEABLE)
+    ksm_alone.pass_once()
+    trace.clear()
+    mapped.advise(lib.MADV_MERGEABLE)
+    enter = only(enters(mapped.process, trace))
+    assert enter.mm == mm
+    for _ in range(2):
+        ksm_alone.pass_once()
+    assert mapped.count(PageKind.KSM) == mapped.pages, mapped.describe()
+
+
 @pytest.mark.parametrize("end", [Process.kill, Process.exit], ids=["kill", "exit"])
 def test_mm_leaves_at_its_end(
     end: Callable[[Process], int], process: Process, region: RegionFactory, trace: Instance

@@ -21,6 +21,7 @@ import pytest
 
 from tests.sabotages import (
     counters,
+    interface,
     mapping,
     merging,
     page_tables,
@@ -43,6 +44,7 @@ SABOTAGES = {
         merging,
         processes,
         counters,
+        interface,
         page_tables,
         witnesses,
         repairs,
