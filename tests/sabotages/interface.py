@@ -190,11 +190,6 @@ SABOTAGES = (
         of_system("full_scans", never_falls),
     ),
     _sabotage(
-        "full-scans-stand-still",
-        "full_scans does not count passes",
-        of_system("full_scans", stands_still),
-    ),
-    _sabotage(
         "pages-scanned-without-ksmd",
         "pages_scanned grows while ksmd is stopped",
         _running(),
