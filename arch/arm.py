@@ -15,6 +15,7 @@ ARCH = Arch(
         "numa_nodes": "32-bit ARM has no NUMA",
         "merge_across_nodes": "32-bit ARM has no NUMA",
         "memory_failure": "32-bit ARM does not select ARCH_SUPPORTS_MEMORY_FAILURE",
+        "unpoison": "32-bit ARM does not select ARCH_SUPPORTS_MEMORY_FAILURE",
         "pkeys": "32-bit ARM has no protection keys",
         "hmm_mirror": "32-bit ARM has no memory hotplug, and so no memory of devices",
         "droppable_memory": "VMAs of 32-bit kernels have no flag for it",

@@ -8,6 +8,7 @@ ARCH = Arch(
     machines=("riscv64",),
     never={
         "memory_failure": "RISC-V does not select ARCH_SUPPORTS_MEMORY_FAILURE",
+        "unpoison": "RISC-V does not select ARCH_SUPPORTS_MEMORY_FAILURE",
         "pkeys": "RISC-V has no protection keys",
         "mte": "only 64-bit ARM has the Memory Tagging Extension",
     },

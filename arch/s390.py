@@ -10,6 +10,7 @@ ARCH = Arch(
         "userfaultfd_wp": "s390 does not select HAVE_ARCH_USERFAULTFD_WP",
         "userfaultfd_minor_shmem": "s390 does not select HAVE_ARCH_USERFAULTFD_MINOR",
         "memory_failure": "s390 does not select ARCH_SUPPORTS_MEMORY_FAILURE",
+        "unpoison": "s390 does not select ARCH_SUPPORTS_MEMORY_FAILURE",
         "pkeys": "s390 has storage keys, and no protection keys of processes",
         "mte": "only 64-bit ARM has the Memory Tagging Extension",
     },

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from uapi import cgroup, hotplug, hwpoison, zram
+from uapi import cgroup, hwpoison, zram
 
 NOTES = "belongings"  # beside the journal
 
@@ -21,7 +21,6 @@ TAKE_DOWN: Mapping[str, Callable[[str], None]] = {
     "cgroup": lambda path: cgroup.Cgroup(Path(path)).remove(),
     "controller": cgroup.withhold,
     "swap device": lambda number: zram.remove(int(number)),
-    "memory block": lambda number: hotplug.put_online(int(number)),
     "page frame": lambda number: hwpoison.unpoison(int(number)),
 }
 

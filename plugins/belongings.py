@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What a test makes in the kernel: groups of processes, swap, bad page frames, memory offline.
+"""What a test makes in the kernel: groups of processes, swap, page frames that go bad.
 
 All of it is taken down when the test ends, and by the end of the run when pytest is killed.
 """
@@ -14,7 +14,7 @@ import pytest
 from lease.belongings import belonging, note
 from lease.membership import Membership
 from uapi import cgroup as cgroups
-from uapi import hotplug, zram
+from uapi import zram
 from uapi.cgroup import Cgroup
 
 _serial = itertools.count()
@@ -70,15 +70,3 @@ def condemn(lease: None, membership: Membership) -> Iterator[Callable[[int], Non
         yield lambda frame: stack.enter_context(
             belonging(membership.directory, "page frame", str(frame))
         )
-
-
-@pytest.fixture
-def take_offline(lease: None, membership: Membership) -> Iterator[Callable[[int], None]]:
-    """Take a block of memory out of use until the test ends."""
-    with ExitStack() as stack:
-
-        def offline(block: int) -> None:
-            stack.enter_context(belonging(membership.directory, "memory block", str(block)))
-            hotplug.take_offline(block)
-
-        yield offline

@@ -166,13 +166,6 @@ _ALL = (
         otherwise="the module hwpoison_inject is not loaded, or debugfs is not mounted",
     ),
     Feature(
-        "movable_memory",
-        "3.8",
-        probes.movable_memory,
-        ("CONFIG_MEMORY_HOTREMOVE", "CONFIG_SYSFS"),
-        otherwise="no block of memory is for movable pages alone (movablecore=)",
-    ),
-    Feature(
         "memory_cgroup",
         "5.19",
         probes.memory_cgroup,

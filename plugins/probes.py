@@ -14,7 +14,6 @@ from mm import served
 from uapi import (
     cgroup,
     hmm,
-    hotplug,
     io_uring,
     ksm,
     libc,
@@ -223,11 +222,6 @@ def move_pages() -> bool:
 def numa_nodes() -> bool:
     """Whether memory can be on one node or on another."""
     return len(numa.nodes_with_memory()) > 1
-
-
-def movable_memory() -> bool:
-    """Whether a block of memory can be taken out of use at any time."""
-    return any(True for _ in hotplug.movable_blocks())
 
 
 def memory_cgroup() -> bool:
