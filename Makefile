@@ -25,6 +25,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
+PERF_READY := $(VENV)/.perf-ready
 IN_VENV := $(VENV)/bin/python -m
 ROOMS := uapi mm lease kconfig arch plugins guests reports mutants bench ksmtests tests
 
@@ -32,7 +33,7 @@ ROOMS := uapi mm lease kconfig arch plugins guests reports mutants bench ksmtest
 EMULATION := mmdebstrap lz4 qemu-system-x86_64 qemu-system-arm qemu-system-aarch64
 EMULATION_PACKAGES := mmdebstrap lz4 qemu-system-x86 qemu-system-arm
 
-.PHONY: matrix check check-kernels check-guests check-qa check-red bench bench-guests emulation
+.PHONY: matrix check check-kernels check-guests check-qa check-red bench bench-guests perf emulation
 
 matrix: $(RUN_READY) emulation
 	$(IN_VENV) bench.matrix
@@ -64,6 +65,11 @@ check-red: $(DEV_READY)
 bench: $(RUN_READY)
 	$(IN_VENV) bench
 
+# How long KSM takes on this kernel. The figures are kept in .benchmarks; compare two runs by
+# `.venv/bin/pytest-benchmark compare`.
+perf: $(PERF_READY)
+	$(IN_VENV) pytest -p no:xdist --benchmark-autosave ksmtests/perf/measure_*.py
+
 # How long guests take, from an empty cache and from full ones, beside vng.
 bench-guests: $(RUN_READY) emulation
 	$(IN_VENV) bench.guests
@@ -81,6 +87,10 @@ $(VENV)/bin/python:
 
 $(RUN_READY): pyproject.toml | $(VENV)/bin/python
 	$(IN_VENV) pip install --quiet --group run
+	touch $@
+
+$(PERF_READY): pyproject.toml | $(VENV)/bin/python
+	$(IN_VENV) pip install --quiet --group perf
 	touch $@
 
 $(DEV_READY): pyproject.toml | $(VENV)/bin/python
