@@ -239,3 +239,30 @@ def test_newcomer_finds_the_page_gone_from_its_node(
     ksm_alone.wait_for_passes(3)
     assert_on_one_node(arrived, moved.home, limit)
     moved.assert_kept()
+
+
+@pytest.mark.needs("pages_scanned")
+@pytest.mark.parametrize("moves", [False, True], ids=["it stays", "it moves"])
+def test_page_that_moves_while_ksmd_has_it_in_mind(
+    moves: bool, ksm_alone: KsmAlone, region: RegionFactory, nodes: list[int]
+) -> None:
+    """ksmd remembers a page's node of when it looked: it is not one to merge with any more."""
+    ksm_alone.merge_within_nodes()
+    known, pattern = unique_pattern(), unique_pattern()
+    ksm_alone.merge(put(region(2, known), nodes[0]))
+    ksm_alone.stop()
+    ksm_alone.pass_once()
+    pages = put(region(5), nodes[0])
+    kept, marker, coming = (pages.part(page, 1) for page in (0, 2, 4))
+    for page, content in ((kept, pattern), (marker, known), (coming, pattern)):
+        page.fill(content)
+        page.advise(lib.MADV_MERGEABLE)
+    # The marker merges with what is known, once ksmd is past the page before it.
+    ksm_alone.scan_until(lambda: marker.count(PageKind.KSM) == 1)
+    if moves:
+        put(kept, nodes[1])
+    ksm_alone.pass_once()
+    merged = kept.count(PageKind.KSM) + coming.count(PageKind.KSM)
+    assert merged == (0 if moves else 2), pages.describe()
+    ksm_alone.pass_once()
+    assert kept.count(PageKind.KSM) + coming.count(PageKind.KSM) == merged
