@@ -10,6 +10,7 @@ it sends has an "event": "collected" with "errors", then for each test its "repo
 import io
 import json
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -134,4 +135,5 @@ def main(argv: list[str]) -> int:
     """Run a session; returns pytest's exit status."""
     told = os.dup(0)  # pytest's capturing puts something else there
     os.set_inheritable(MESSAGES, False)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python starts: a process of a test may end
     return int(pytest.main(argv, plugins=[Inside(told)]))
