@@ -26,8 +26,10 @@ from uapi.vmstat import read_vmstat
 
 pytestmark = [
     pytest.mark.swap,
-    pytest.mark.needs("ksm_stat", "page_frames", "swap_device", "memory_cgroup"),
+    pytest.mark.needs("ksm_stat", "page_frames", "swap_device"),
 ]
+
+RECLAIMED = pytest.mark.needs("memory_cgroup")  # whose memory can be swapped out, shared or not
 
 ATTEMPTS = 50  # a page that was just used, or is in a batch of a CPU's, stays at first
 ROUNDS = 10
@@ -103,6 +105,7 @@ def assert_all_unmerged(swapped: list[Region], pattern: bytes) -> bytes:
     return content
 
 
+@RECLAIMED
 def test_each_user_gets_a_page_of_its_own(
     swapped: list[Region], pattern: bytes, ksm_alone: KsmAlone
 ) -> None:
@@ -117,6 +120,7 @@ def test_each_user_gets_a_page_of_its_own(
         assert region.process.merging_pages == region.pages
 
 
+@RECLAIMED
 def test_swapped_pages_leave_the_books(
     swapped: list[Region], pattern: bytes, ksm_alone: KsmAlone
 ) -> None:
@@ -131,6 +135,7 @@ def test_swapped_pages_leave_the_books(
     assert_all_unmerged(swapped, pattern)
 
 
+@RECLAIMED
 def test_swapoff_brings_all_back(
     swapped: list[Region], pattern: bytes, swap: Swap, ksm_alone: KsmAlone
 ) -> None:
@@ -146,6 +151,7 @@ def test_swapoff_brings_all_back(
     assert swapped[0].read() == content
 
 
+@RECLAIMED
 def test_run_2_leaves_swapped_pages(
     swapped: list[Region], pattern: bytes, ksm_alone: KsmAlone
 ) -> None:
@@ -162,6 +168,7 @@ def test_run_2_leaves_swapped_pages(
         assert region.read() == content
 
 
+@RECLAIMED
 def test_swapped_pages_can_be_made_unmergeable(
     swapped: list[Region], pattern: bytes, ksm_alone: KsmAlone
 ) -> None:
@@ -179,6 +186,7 @@ def test_swapped_pages_can_be_made_unmergeable(
     assert swapped[0].read() == content
 
 
+@RECLAIMED
 def test_a_write_to_a_swapped_page_is_the_writers_alone(
     swapped: list[Region], pattern: bytes
 ) -> None:
@@ -192,6 +200,7 @@ def test_a_write_to_a_swapped_page_is_the_writers_alone(
     assert_unmerged(swapped[0], overwritten(content, tokens))
 
 
+@RECLAIMED
 @pytest.mark.needs("ksm_zero_pages")
 def test_zero_pages_are_not_swapped(
     ksm_alone: KsmAlone,
@@ -210,6 +219,7 @@ def test_zero_pages_are_not_swapped(
     assert_zero_pages(zeros)
 
 
+@RECLAIMED
 def test_swapping_while_ksmd_merges(
     ksm_alone: KsmAlone, cgroup: Cgroup, member: Members, region: RegionFactory
 ) -> None:
@@ -230,3 +240,27 @@ def test_swapping_while_ksmd_merges(
     for mapped in regions:
         assert_merged_into_one(mapped)
         assert mapped.process.merging_pages == mapped.pages
+
+
+@pytest.mark.needs("reclaim_advice")
+def test_last_user_can_page_it_out(ksm_alone: KsmAlone, swap: Swap, region: RegionFactory) -> None:
+    """MADV_PAGEOUT leaves a page that is shared, and takes one that nobody else maps any more."""
+    swap.start()
+    pattern = unique_pattern()
+    merged = ksm_alone.merge(region(2, pattern))
+    ksm_alone.stop()
+    merged.advise(lib.MADV_PAGEOUT)
+    assert_merged_into_one(merged)
+    last, other = merged.halves()
+    other.advise(lib.MADV_DONTNEED)
+    for _ in range(ATTEMPTS):
+        last.advise(lib.MADV_PAGEOUT)
+        if last.count(PageKind.SWAP):
+            break
+    assert last.count(PageKind.SWAP) == 1, last.describe()
+    ksm_alone.pass_once()
+    ksm_alone.pass_once()
+    assert merged.process.merging_pages == 0
+    content = pattern * (last.length // len(pattern))
+    assert last.read() == content
+    assert_unmerged(last, content)
