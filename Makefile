@@ -33,7 +33,13 @@ ROOMS := uapi mm lease kconfig arch plugins guests reports mutants bench ksmtest
 EMULATION := mmdebstrap lz4 qemu-system-x86_64 qemu-system-arm qemu-system-aarch64
 EMULATION_PACKAGES := mmdebstrap lz4 qemu-system-x86 qemu-system-arm
 
-.PHONY: matrix check check-kernels check-guests check-qa check-red bench bench-guests perf emulation
+# One injected bug of each class.
+SMOKE := mergeable-does-not-mark sharer-not-counted fork-not-counted comparison-without-last-byte \
+	set-0-clears-without-having-set smart-scan-never run-2-keeps-the-passes limit-one-too-high \
+	merge-not-traced copy-not-counted
+
+.PHONY: matrix mutants check check-kernels check-guests check-qa check-red check-mutants bench \
+	bench-guests perf emulation
 
 matrix: $(RUN_READY) emulation
 	$(IN_VENV) bench.matrix
@@ -61,6 +67,13 @@ check-qa: $(DEV_READY)
 # Runs the suite on a kernel that seems to have one bug after another; takes its time.
 check-red: $(DEV_READY)
 	$(IN_VENV) pytest -m sabotage tests
+
+# The suite on a kernel with one injected bug after another (docs/mutants.md); ten of them at first.
+mutants: $(RUN_READY) emulation
+	$(IN_VENV) mutants run
+
+check-mutants: $(RUN_READY) emulation
+	$(IN_VENV) mutants run --again --trust $(SMOKE:%=--bug=%)
 
 bench: $(RUN_READY)
 	$(IN_VENV) bench
