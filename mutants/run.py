@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -102,6 +103,7 @@ class Suite:
         self._kernel = kernel
         self._selection = selection
         self._every = every
+        self._kills: Counter[str] = Counter()  # by module
 
     def try_bug(self, bug: Target) -> Result:
         """Run the tests while the bug is selected, its likely killers first."""
@@ -117,11 +119,14 @@ class Suite:
             why = f"no end after {RUN_S} s" if status is None else printed
             return Result.of(bug, BROKEN, begun, hits=hits, detail=why)
         if failed:
+            self._kills[failed[0].partition("::")[0]] += 1
             return Result.of(bug, KILLED, begun, failed, hits)
         return Result.of(bug, SURVIVED if hits else UNREACHED, begun, hits=hits)
 
     def _command(self, bug: Target, report: Path) -> list[str]:
-        first = [f"--first={name}" for name in bug.killers]
+        """Nothing is known of a foreign bug: modules that killed most come first."""
+        likely = bug.killers or [module for module, _ in self._kills.most_common()]
+        first = [f"--first={name}" for name in likely]
         return [
             *(sys.executable, "-m", "pytest", "-p", "mutants.first", "-p", "no:cacheprovider"),
             *("-q", f"--kernel={self._kernel}", f"--mutant={bug.id}", f"--junitxml={report}"),
