@@ -126,10 +126,12 @@ def apply(values: dict[str, str], root: Path = Path("/")) -> list[str]:
 
 
 def _rank(name: str) -> tuple[int, str]:
-    """The advisor first, `run` last: nothing is scanned before all else is in place."""
+    """Bounds, then the advisor, which begins at one of them, then all it owns; `run` last."""
     if name == f"{KSM}/run":
-        return 2, name
-    return (0 if name == f"{KSM}/advisor_mode" else 1), name
+        return 3, name
+    if name == f"{KSM}/advisor_mode":
+        return 1, name
+    return (0 if name.startswith(f"{KSM}/advisor_") else 2), name
 
 
 def _refused_by_advisor(name: str, values: dict[str, str]) -> bool:
