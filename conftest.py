@@ -18,5 +18,9 @@ pytest_plugins = (
     "plugins.stress",
     "plugins.trace",
     "plugins.time_limits",
+    "plugins.kernel_facts",
+    "plugins.known_issues",
+    "plugins.junit",
     "plugins.ktap",
+    "plugins.record",
 )

@@ -31,7 +31,7 @@ from guests.qemu import QemuError
 from guests.session import Guest, LostGuest, RefusedError
 from guests.wheels import NotInstalledError
 from plugins.fingerprint import fingerprint
-from plugins.remote import GivenUp, NotStarted, RemoteSession, inside_nodeid
+from plugins.remote import GivenUp, NotStarted, RemoteSession, inside_nodeid, without_kernel
 from plugins.requirements import requirements, why_not_here
 
 HOST = "host"
@@ -168,6 +168,12 @@ def kernels(config: pytest.Config) -> Kernels:
         except (BoardError, CatalogueError) as error:
             raise pytest.UsageError(str(error)) from error
     return config.stash[_KERNELS]
+
+
+def kernel_of(config: pytest.Config, nodeid: str) -> tuple[str, str]:
+    """The kernel a node id names, "" in a run without that dimension, and the id without it."""
+    place = kernels(config).of(nodeid) if "kernel" in config.option else None
+    return (place.name, without_kernel(nodeid, place.name)) if place else ("", nodeid)
 
 
 @pytest.hookimpl(tryfirst=True)

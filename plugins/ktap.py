@@ -20,13 +20,11 @@ from typing import Any, NoReturn
 
 import pytest
 
-from plugins.kernels import kernels
-from plugins.ktap_results import TOTALS, Result, escaped, result_of, together
-from plugins.remote import without_kernel
+from plugins.kernels import kernel_of
+from plugins.results import TERMINATED, TOTALS, Follower, Result, escaped, names, together
 
 INDENT = "  "
 VERSION = "KTAP version 1"
-TERMINATED = "terminated by SIGTERM"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,17 +32,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("reporting").addoption(
         "--ktap", action="store_true", help="print KTAP version 1 and nothing else"
     )
-
-
-def path(nodeid: str, kernel: str = "") -> list[str]:
-    """The names of a test and of the levels above it, from the top."""
-    above = [kernel] if kernel else []
-    bare, bracket, parameters = (without_kernel(nodeid, kernel) if kernel else nodeid).partition(
-        "["
-    )
-    file, *names = bare.split("::")
-    names = [file.removesuffix(".py").replace("/", "."), *names]
-    return [*above, *names, *([f"{names[-1]}[{parameters}"] if bracket else [])]
 
 
 @dataclass
@@ -83,16 +70,15 @@ class Node:
             child.cut(result)
 
 
-class Ktap:
+class Ktap(Follower):
     """The results of a run, in the process that has the terminal."""
 
     def __init__(self, config: pytest.Config) -> None:
+        super().__init__()
         self._config = config
         self._out = sys.stdout
         self._root = Node()
         self._tests: dict[str, Node] = {}  # by node id
-        self._reports: dict[str, list[pytest.TestReport]] = {}  # of tests that are running
-        self._why = ""  # the run was cut short
         self._totals = Counter[str]()
 
     # Printing
@@ -163,8 +149,8 @@ class Ktap:
         self._advance(self._root, 0)
 
     def _path(self, nodeid: str) -> list[str]:
-        place = kernels(self._config).of(nodeid) if "kernel" in self._config.option else None
-        return path(nodeid, place.name if place else "")
+        kernel, bare = kernel_of(self._config, nodeid)
+        return [kernel, *names(bare)] if kernel else names(bare)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A module that cannot be collected is a failed test."""
@@ -183,41 +169,30 @@ class Ktap:
         if not self._root.opened:
             self._plan(ids)
 
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
+    def begun(self, nodeid: str) -> None:
         """Name the test, so that a kernel that dies with it says with which."""
-        self._reports[nodeid] = []
         self._print(0, f"#  RUN  {escaped(nodeid)}")
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep a report; it is the last one where the worker is gone."""
-        self._reports.setdefault(report.nodeid, []).append(report)
-        if report.when not in {"setup", "call", "teardown"}:
-            self.pytest_runtest_logfinish(report.nodeid)
-
-    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+    def ended(
+        self,
+        nodeid: str,
+        reports: Sequence[pytest.TestReport],  # noqa: ARG002 - the result has it all
+        result: Result,
+    ) -> None:
         """Print what can be printed now."""
-        self._tests[nodeid].result = result_of(self._reports.pop(nodeid))
+        self._tests[nodeid].result = result
         self._advance(self._root, 0)
-
-    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Note why the run ends before its end."""
-        self._why = str(excinfo.value) or "interrupted"
 
     def pytest_internalerror(self, excrepr: object) -> None:
         """Show pytest's own error."""
-        self._why = "internal error of pytest"
+        super().pytest_internalerror(excrepr)
         self._comment(0, str(excrepr))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Give every number of the plan its line."""
-        why = self._why or str(session.shouldfail or session.shouldstop or "the run ended early")
-        directive = "TIMEOUT" if why == TERMINATED else "ERROR"
-        for nodeid, reports in self._reports.items():
-            result = result_of(reports)
-            if result.ok:
-                result = Result(ok=False, directive=directive, reason=why)
-            self._tests[nodeid].result = result
+        super().pytest_sessionfinish(session)
+        why = self.why or "the run ended early"
         for child in self._root.children.values():
             child.cut(Result(ok=True, directive="SKIP", reason=f"not run: {why}"))
         if not self._root.opened:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What pytest's reports of a test come to in KTAP."""
+"""What pytest's reports of a test come to, for those who print or keep results."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+TERMINATED = "terminated by SIGTERM"
 TOTALS = ("pass", "fail", "xfail", "xpass", "skip", "error")  # of kselftest.h
 # What tells a test that took too long: pytest-timeout, a guest's deadline, Python's own.
 TIMED_OUT = re.compile(r"Timeout \(?>\d|TimeoutError\b|had not ended after \d")
@@ -17,6 +18,14 @@ def escaped(text: str) -> str:
     """A text for a result line: one line of it, and no `#`, which begins a directive."""
     line = next(iter(text.strip().splitlines()), "").replace("#", r"\x23")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def names(nodeid: str) -> list[str]:
+    """The names of a test and of the levels above it, from the top; the id names no kernel."""
+    bare, bracket, parameters = nodeid.partition("[")
+    file, *below = bare.split("::")
+    found = [file.removesuffix(".py").replace("/", "."), *below]
+    return [*found, f"{found[-1]}[{parameters}"] if bracket else found
 
 
 @dataclass
@@ -38,6 +47,14 @@ class Result:
             return "error" if self.directive == "ERROR" else "fail"
         return "xpass" if self.unexpected else self.directive.lower() or "pass"
 
+    def log(self) -> Iterator[str]:
+        """The evidence, that of subtests below their names."""
+        yield from self.evidence
+        for name, result in self.subtests:
+            if result.evidence:
+                yield f"{name}:"
+                yield from result.log()
+
     def line(self, number: int, name: str) -> str:
         """The result line, without indentation."""
         data = " ".join(filter(None, (self.directive, escaped(self.reason))))
@@ -52,6 +69,53 @@ def together(results: Sequence[Result]) -> Result:
     return Result(ok=all(one.ok for one in results))
 
 
+class Follower:
+    """A plugin that is told of each test's end, in the process that has the terminal."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, list[pytest.TestReport]] = {}  # by node id
+        self.why = ""  # the run is cut short
+
+    def begun(self, nodeid: str) -> None:
+        """A test begins."""
+
+    def ended(self, nodeid: str, reports: Sequence[pytest.TestReport], result: Result) -> None:
+        """A test has ended; there may be no reports of it in a run that is cut short."""
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Note that a test begins."""
+        self.running[nodeid] = []
+        self.begun(nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep a report; it is the last one where the worker is gone."""
+        self.running.setdefault(report.nodeid, []).append(report)
+        if report.when not in {"setup", "call", "teardown"}:
+            self.pytest_runtest_logfinish(report.nodeid)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """Tell of the end."""
+        reports = self.running.pop(nodeid)
+        self.ended(nodeid, reports, result_of(reports))
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Note why the run ends before its end."""
+        self.why = str(excinfo.value) or "interrupted"
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        """Note why."""
+        self.why = f"internal error of pytest: {escaped(str(excrepr))}"
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Tell of the tests that were running."""
+        self.why = self.why or str(session.shouldfail or session.shouldstop or "")
+        why = self.why or "the run ended early"
+        for nodeid, reports in self.running.items():
+            self.ended(nodeid, reports, interrupted(reports, why))
+        self.running.clear()
+
+
 def result_of(reports: Sequence[pytest.TestReport]) -> Result:
     """What a test's reports come to: a failure in any phase is one of the test."""
     main = [report for report in reports if not hasattr(report, "context")]
@@ -59,6 +123,15 @@ def result_of(reports: Sequence[pytest.TestReport]) -> Result:
     result.subtests = [(_subtest(one), _main_result([one])) for one in reports if one not in main]
     result.ok = result.ok and all(one.ok for _, one in result.subtests)
     return result
+
+
+def interrupted(reports: Sequence[pytest.TestReport], why: str) -> Result:
+    """The result of a test that was running when the run was cut short."""
+    result = result_of(reports)
+    if not result.ok:
+        return result
+    directive = "TIMEOUT" if why == TERMINATED else "ERROR"
+    return Result(ok=False, directive=directive, reason=why)
 
 
 def _main_result(reports: Sequence[pytest.TestReport]) -> Result:

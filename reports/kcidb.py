@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A run as KCIDB takes it (kcidb-io, schema 5.3).
+
+An expected failure is a FAIL with an incident of a known issue: which bugs of the kernel are known
+is for KCIDB to keep, and what the test saw is not for us to hide.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from reports.records import Run, Test
+
+SCHEMA = {"major": 5, "minor": 3}
+STATUS = {
+    "pass": "PASS",
+    "xpass": "PASS",
+    "fail": "FAIL",
+    "xfail": "FAIL",
+    "error": "ERROR",
+    "skip": "SKIP",
+}
+ORIGIN = re.compile(r"[a-z0-9_]+")
+LONGEST_EXCERPT = 16384  # characters
+
+
+def kcidb(run: Run, origin: str, build: str = "") -> dict[str, Any]:
+    """The run's JSON. `build` is the id of the tested build, where that is reported elsewhere.
+
+    Otherwise a build and a checkout are made up of what the kernel says of itself.
+    """
+    data: dict[str, Any] = {"version": SCHEMA}
+    if not build:
+        kernels = {_kernel(test): test for test in run.tests}
+        data["checkouts"] = [
+            {"id": f"{origin}:{release}", "origin": origin, "comment": f"Linux {release}"}
+            for release in sorted({test.kernel_release for test in kernels.values()})
+        ]
+        data["builds"] = [_build(test, origin) for test in kernels.values()]
+    data["tests"] = [
+        _test(test, f"{origin}:{run.run}-{number}", origin, build or f"{origin}:{_kernel(test)}")
+        for number, test in enumerate(run.tests)
+    ]
+    known = [
+        (test, result["id"])
+        for test, result in zip(run.tests, data["tests"], strict=True)
+        if test.result == "xfail"
+    ]
+    if known:
+        data["issues"] = [_issue(reason, origin) for reason in sorted({t.reason for t, _ in known})]
+        data["incidents"] = [
+            {
+                "id": f"{result}-incident",
+                "origin": origin,
+                "issue_id": _issue_id(test.reason, origin),
+                "issue_version": 1,
+                "test_id": result,
+                "present": True,
+            }
+            for test, result in known
+        ]
+    return data
+
+
+def _kernel(test: Test) -> str:
+    """One kernel's name among all others."""
+    return f"{test.kernel_release}-{test.architecture}"
+
+
+def _build(test: Test, origin: str) -> dict[str, Any]:
+    return {
+        "id": f"{origin}:{_kernel(test)}",
+        "origin": origin,
+        "checkout_id": f"{origin}:{test.kernel_release}",
+        "architecture": re.sub(r"[^a-z0-9_]", "_", test.architecture.lower()),
+        "config_name": test.configuration,
+    }
+
+
+def _test(test: Test, name: str, origin: str, build: str) -> dict[str, Any]:
+    where = (
+        f"Linux {test.kernel_release}, {test.architecture}, "
+        f"configuration {test.configuration or 'not found'}"
+    )
+    data = {
+        "id": name,
+        "origin": origin,
+        "build_id": build,
+        "path": ".".join(map(_segment, _levels(test.names))),
+        "status": STATUS[test.result],
+        "start_time": test.start,
+        "duration": test.duration,
+        "environment": {
+            "comment": where,
+            "misc": {
+                "kernel_release": test.kernel_release,
+                "architecture": test.architecture,
+                "configuration": test.configuration,
+            },
+        },
+    }
+    if test.reason:
+        data["comment"] = test.reason.replace("\0", "")
+    if test.log:
+        data["log_excerpt"] = _excerpt(test.log.replace("\0", ""))
+    return data
+
+
+def _levels(names: Sequence[str]) -> list[str]:
+    """The names, each dot of the module's a level of its own, and of parameters those alone."""
+    module, *below = names
+    levels = [*module.split("."), *below]
+    if len(below) > 1 and below[-1].startswith(f"{below[-2]}["):
+        levels[-1] = below[-1].removeprefix(f"{below[-2]}[").removesuffix("]")
+    return levels
+
+
+def _segment(name: str) -> str:
+    """A name as a path may have it; what it cannot have is told apart by a hash."""
+    plain = re.sub(r"[^a-zA-Z0-9_-]+", "_", name)
+    if plain == name:
+        return name
+    return f"{plain.strip('_')}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def _excerpt(log: str) -> str:
+    """A log without its middle where it is too long."""
+    if len(log) <= LONGEST_EXCERPT:
+        return log
+    gap = "\n[...]\n"
+    half = (LONGEST_EXCERPT - len(gap)) // 2
+    return f"{log[:half]}{gap}{log[-half:]}"
+
+
+def _issue_id(reason: str, origin: str) -> str:
+    return f"{origin}:{hashlib.sha256(reason.encode()).hexdigest()[:16]}"
+
+
+def _issue(reason: str, origin: str) -> dict[str, Any]:
+    link = re.search(r"https?://\S+", reason)
+    return {
+        "id": _issue_id(reason, origin),
+        "version": 1,
+        "origin": origin,
+        "report_subject": reason,
+        "culprit": {"code": True, "tool": False, "harness": False},
+        **({"report_url": link[0]} if link else {}),
+    }

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Records that `--record` wrote, read back."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+
+
+class RecordError(Exception):
+    """A file is no record; the message says why."""
+
+
+@dataclass(frozen=True)
+class Test:
+    """One test on one kernel; plugins.record, which writes them, tells what the fields are."""
+
+    test: str
+    names: list[str]
+    kernel: str
+    kernel_release: str
+    architecture: str
+    configuration: str
+    result: str
+    directive: str
+    reason: str
+    start: str
+    duration: float  # s
+    log: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A record."""
+
+    run: str  # unique
+    start: str
+    tests: list[Test]
+    status: int | None  # pytest's; None where the run was killed
+
+
+def read(path: Path) -> Run:
+    """Read a record. Raises RecordError."""
+    try:
+        lines = list(_lines(path))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: {error}") from error
+    if not lines or lines[0].get("record") != VERSION:
+        raise RecordError(f"{path} is no record of version {VERSION}, which --record writes")
+    known = {field.name for field in fields(Test)}
+    tests = [line for line in lines if "test" in line]
+    for line in tests:
+        if set(line) != known:
+            raise RecordError(f"{path}: {line['test']} has {sorted(line)}, not {sorted(known)}")
+    return Run(
+        run=lines[0]["run"],
+        start=lines[0]["start"],
+        tests=[Test(**line) for line in tests],
+        status=lines[-1].get("end"),
+    )
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):  # else the run was killed while it wrote it
+                yield json.loads(line)
