@@ -30,9 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     one = commands.add_parser("kcidb", help="JSON of kcidb-io's schema 5.3")
     one.add_argument("record", type=Path, metavar="RUN.jsonl")
     one.add_argument("--origin", type=_origin, default="ksmtests", help="your CI system's name")
-    one.add_argument(
-        "--build", type=_build, metavar="ORIGIN:ID", help="what was tested"
-    )
+    one.add_argument("--build", type=_build, metavar="ORIGIN:ID", help="what was tested")
     two = commands.add_parser("tmt", help="results.json of a tmt test")
     two.add_argument("record", type=Path, metavar="RUN.jsonl")
     options = parser.parse_args(argv)

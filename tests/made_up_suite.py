@@ -29,7 +29,7 @@ PLUGINS = (
     *("junit", "ktap", "record"),
 )
 # A board called r6.1.77 claims to have that release.
-RELEASE = r"""KSMTESTS_RELEASE=$(echo "$*" | sed 's/.*@r\([^ ]*\).*/\1/')"""
+RELEASE = r"""KSMTESTS_RELEASE=$(echo "$*" | sed -n '1s/.*@r\([^ ]*\).*/\1/p')"""
 BOARD = SSH.replace("PATH=", f"{RELEASE}\nexport KSMTESTS_RELEASE\nPATH=")
 
 Run = Callable[..., pytest.RunResult]

@@ -317,7 +317,11 @@ def test_makefile_names_every_room() -> None:
     """A package forgotten is found missing on the machine under test."""
     files = re.search(r"TEST_FILES := ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text())
     assert files
-    rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "bench", "mutants"}
+    rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {
+        "tests",
+        "bench",
+        "mutants",
+    }
     assert set(files[1].replace("\\\n", " ").split()) == {"conftest.py", "pyproject.toml", *rooms}
 
 
