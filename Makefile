@@ -25,6 +25,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
+QA_READY := $(VENV)/.qa-ready
 PERF_READY := $(VENV)/.perf-ready
 IN_VENV := $(VENV)/bin/python -m
 ROOMS := uapi mm lease kconfig arch plugins guests reports mutants bench ksmtests tests
@@ -61,7 +62,7 @@ check-guests: $(DEV_READY) emulation
 	$(IN_VENV) pytest -m guest tests
 
 # Runs the suite in the systems that gate kernels, as they do.
-check-qa: $(DEV_READY)
+check-qa: $(QA_READY)
 	$(IN_VENV) pytest -n 2 -m qa tests
 
 # Runs the suite on a kernel that seems to have one bug after another; takes its time.
@@ -105,6 +106,10 @@ $(RUN_READY): pyproject.toml | $(VENV)/bin/python
 $(PERF_READY): pyproject.toml | $(VENV)/bin/python
 	$(IN_VENV) pip install --quiet --group perf
 	touch $@
+
+$(QA_READY): pyproject.toml | $(VENV)/bin/python
+	$(IN_VENV) pip install --quiet --group qa
+	touch $@ $(DEV_READY) $(RUN_READY)
 
 $(DEV_READY): pyproject.toml | $(VENV)/bin/python
 	$(IN_VENV) pip install --quiet --group dev

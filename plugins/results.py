@@ -138,7 +138,8 @@ def _main_result(reports: Sequence[pytest.TestReport]) -> Result:
     failed = [report for report in reports if report.failed]
     if failed:
         return _failure(failed)
-    for report in reports:
+    # What passed in its call and failed as expected in its teardown failed as expected.
+    for report in sorted(reports, key=lambda report: report.passed):
         if hasattr(report, "wasxfail"):
             reason = report.wasxfail.removeprefix("reason: ")
             if report.skipped:

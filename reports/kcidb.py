@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from reports.records import Run, Test
+from reports.records import Outcome, Run
 
 SCHEMA = {"major": 5, "minor": 3}
 STATUS = {
@@ -63,12 +63,12 @@ def kcidb(run: Run, origin: str, build: str = "") -> dict[str, Any]:
     return data
 
 
-def _kernel(test: Test) -> str:
+def _kernel(test: Outcome) -> str:
     """One kernel's name among all others."""
     return f"{test.kernel_release}-{test.architecture}"
 
 
-def _build(test: Test, origin: str) -> dict[str, Any]:
+def _build(test: Outcome, origin: str) -> dict[str, Any]:
     return {
         "id": f"{origin}:{_kernel(test)}",
         "origin": origin,
@@ -78,7 +78,7 @@ def _build(test: Test, origin: str) -> dict[str, Any]:
     }
 
 
-def _test(test: Test, name: str, origin: str, build: str) -> dict[str, Any]:
+def _test(test: Outcome, name: str, origin: str, build: str) -> dict[str, Any]:
     where = (
         f"Linux {test.kernel_release}, {test.architecture}, "
         f"configuration {test.configuration or 'not found'}"
@@ -119,7 +119,7 @@ def _levels(names: Sequence[str]) -> list[str]:
 def _segment(name: str) -> str:
     """A name as a path may have it; what it cannot have is told apart by a hash."""
     plain = re.sub(r"[^a-zA-Z0-9_-]+", "_", name)
-    if plain == name:
+    if name and plain == name:
         return name
     return f"{plain.strip('_')}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 

@@ -15,7 +15,7 @@ class RecordError(Exception):
 
 
 @dataclass(frozen=True)
-class Test:
+class Outcome:
     """One test on one kernel; plugins.record, which writes them, tells what the fields are."""
 
     test: str
@@ -38,7 +38,7 @@ class Run:
 
     run: str  # unique
     start: str
-    tests: list[Test]
+    tests: list[Outcome]
     status: int | None  # pytest's; None where the run was killed
 
 
@@ -48,9 +48,12 @@ def read(path: Path) -> Run:
         lines = list(_lines(path))
     except (OSError, ValueError) as error:
         raise RecordError(f"{path}: {error}") from error
-    if not lines or lines[0].get("record") != VERSION:
+    if not lines or not isinstance(lines[0], dict) or lines[0].get("record") != VERSION:
         raise RecordError(f"{path} is no record of version {VERSION}, which --record writes")
-    known = {field.name for field in fields(Test)}
+    for number, line in enumerate(lines, 1):
+        if not isinstance(line, dict):
+            raise RecordError(f"{path}: line {number} is no object")
+    known = {field.name for field in fields(Outcome)}
     tests = [line for line in lines if "test" in line]
     for line in tests:
         if set(line) != known:
@@ -58,12 +61,12 @@ def read(path: Path) -> Run:
     return Run(
         run=lines[0]["run"],
         start=lines[0]["start"],
-        tests=[Test(**line) for line in tests],
+        tests=[Outcome(**line) for line in tests],
         status=lines[-1].get("end"),
     )
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _lines(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf-8") as file:
         for line in file:
             if line.endswith("\n"):  # else the run was killed while it wrote it

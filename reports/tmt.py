@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from reports.records import Run, Test
+from reports.records import Outcome, Run
 
 RESULTS = {
     "pass": "pass",
@@ -23,7 +23,7 @@ def tmt(run: Run) -> list[dict[str, Any]]:
     return [{"name": "/", "result": whole}, *map(_result, run.tests)]
 
 
-def _result(test: Test) -> dict[str, Any]:
+def _result(test: Outcome) -> dict[str, Any]:
     levels = [*test.names[:-1], test.names[-1].replace("/", "_")]
     if test.kernel:
         levels.insert(0, test.kernel)

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import pytest
 
 from plugins.known_issues import KnownIssue, KnownIssuesError, load
+from reports.records import read
 
 pytest_plugins = ("pytester", "tests.made_up_suite")
 
@@ -61,6 +62,24 @@ def test_listed_failures_are_expected(run: Run, checkout: Path, workers: tuple[s
             "XFAIL suite/test_it.py::test_upstream - known upstream bug: it forgets",
         ]
     )
+    done.stdout.no_fnmatch_line("*no longer fails*")
+
+
+def test_what_fails_in_teardown_fails_as_expected(run: Run, checkout: Path) -> None:
+    """Though its call, which passes, was expected to fail."""
+    suite = """
+import pytest
+
+@pytest.fixture
+def broken():
+    yield
+    raise RuntimeError("not torn down")
+
+def test_not_torn_down(broken): pass
+"""
+    done = run(suite, listed(checkout, "test_not_torn_down"), "--record=run.jsonl")
+    (test,) = read(checkout / "run.jsonl").tests
+    assert (done.ret, test.result) == (0, "xfail")
     done.stdout.no_fnmatch_line("*no longer fails*")
 
 
