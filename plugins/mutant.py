@@ -8,6 +8,7 @@ latter as the property `mutant_hits`.
 
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,15 +48,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         SELECTED.write_text(str(session.config.option.mutant))
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+) -> Generator[None, Any, None]:
     """Say how often the bug's code was reached so far."""
-    report = yield
+    report = (yield).get_result()
     if item.config.option.mutant is not None and report.when == "teardown" and HITS.exists():
         report.user_properties.append(("mutant_hits", int(HITS.read_text())))
-    return report
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
