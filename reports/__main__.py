@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from reports.kcidb import ORIGIN, kcidb
+from reports.lava import lava
 from reports.records import RecordError, read
 from reports.tmt import tmt
 
@@ -33,12 +34,17 @@ def main(argv: list[str] | None = None) -> int:
     one.add_argument("--build", type=_build, metavar="ORIGIN:ID", help="what was tested")
     two = commands.add_parser("tmt", help="results.json of a tmt test")
     two.add_argument("record", type=Path, metavar="RUN.jsonl")
+    three = commands.add_parser("lava", help="a name and a result in each line")
+    three.add_argument("record", type=Path, metavar="RUN.jsonl")
     options = parser.parse_args(argv)
     try:
         run = read(options.record)
     except RecordError as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    if options.command == "lava":
+        sys.stdout.writelines(f"{line}\n" for line in lava(run))
+        return 0
     made = tmt(run) if options.command == "tmt" else kcidb(run, options.origin, options.build or "")
     sys.stdout.write(json.dumps(made, indent=1) + "\n")
     return 0

@@ -7,9 +7,9 @@ is for KCIDB to keep, and what the test saw is not for us to hide.
 
 import hashlib
 import re
-from collections.abc import Sequence
 from typing import Any
 
+from reports.paths import dotted
 from reports.records import Outcome, Run
 
 SCHEMA = {"major": 5, "minor": 3}
@@ -87,7 +87,7 @@ def _test(test: Outcome, name: str, origin: str, build: str) -> dict[str, Any]:
         "id": name,
         "origin": origin,
         "build_id": build,
-        "path": ".".join(map(_segment, _levels(test.names))),
+        "path": dotted(test.names),
         "status": STATUS[test.result],
         "start_time": test.start,
         "duration": test.duration,
@@ -105,23 +105,6 @@ def _test(test: Outcome, name: str, origin: str, build: str) -> dict[str, Any]:
     if test.log:
         data["log_excerpt"] = _excerpt(test.log.replace("\0", ""))
     return data
-
-
-def _levels(names: Sequence[str]) -> list[str]:
-    """The names, each dot of the module's a level of its own, and of parameters those alone."""
-    module, *below = names
-    levels = [*module.split("."), *below]
-    if len(below) > 1 and below[-1].startswith(f"{below[-2]}["):
-        levels[-1] = below[-1].removeprefix(f"{below[-2]}[").removesuffix("]")
-    return levels
-
-
-def _segment(name: str) -> str:
-    """A name as a path may have it; what it cannot have is told apart by a hash."""
-    plain = re.sub(r"[^a-zA-Z0-9_-]+", "_", name)
-    if name and plain == name:
-        return name
-    return f"{plain.strip('_')}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def _excerpt(log: str) -> str:

@@ -41,6 +41,11 @@ class Run:
     tests: list[Outcome]
     status: int | None  # pytest's; None where the run was killed
 
+    @property
+    def skipped(self) -> bool:
+        """Whether it said nothing of the kernel, to its end."""
+        return self.status == 0 and all(test.result == "skip" for test in self.tests)
+
 
 def read(path: Path) -> Run:
     """Read a record. Raises RecordError."""

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0
+"""tmt, autopkgtest and LAVA run the suite by its own files, and are told what happened.
+
+What they run is planted. tmt and autopkgtest install packages of the distribution, as they do
+wherever they run on the machine itself.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from reports import kselftest
+from tests.test_kselftest import (
+    DISTRIBUTION,
+    FAILS,
+    HANGS,
+    KNOWN,
+    PASSES,
+    ROOT,
+    SKIPS,
+    on_this_kernel,
+    place,
+    plant,
+    run,
+)
+
+LAVA = """
+import json, sys, yaml
+from lava_common.schemas.test.testdef import validate
+with open(sys.argv[1]) as file:
+    definition = yaml.safe_load(file)
+validate(definition)
+json.dump(definition, sys.stdout)
+"""
+# What LAVA puts into PATH of the machine under test.
+LAVA_TEST_CASE = '#!/bin/sh\necho "$@" >>"$CALLS"\n'
+
+
+def has(python: str, *modules: str) -> bool:
+    """Whether a Python has all of these."""
+    return run(python, "-c", f"import {', '.join(modules)}").returncode == 0
+
+
+def command(name: str) -> pytest.MarkDecorator:
+    """Skip a test where a command is not installed."""
+    return pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed")
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    """The suite, with what the systems find it by, and nothing planted in it."""
+    copy = place(tmp_path / "suite")
+    for left_out in (".fmf", "debian"):
+        shutil.copytree(ROOT / left_out, copy / left_out, dirs_exist_ok=True)
+    return copy
+
+
+@pytest.mark.skipif(
+    not has(DISTRIBUTION, *kselftest.PACKAGES),
+    reason=f"{DISTRIBUTION} lacks {', '.join(name for name, _ in kselftest.PACKAGES.values())}",
+)
+def test_the_distribution_s_pytest_collects_the_suite() -> None:
+    """The oldest that will do may lack what newer ones have."""
+    pytest_of_it = (DISTRIBUTION, "-m", "pytest", "--rootdir", ROOT, "-c", ROOT / "pyproject.toml")
+    done = run(*pytest_of_it, "-q", "--collect-only", ROOT / "ksmtests")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.qa
+@command("tmt")
+def test_tmt_has_no_complaint() -> None:
+    """Of the test and the plan."""
+    done = run("tmt", "--root", ROOT, "lint")
+    assert done.returncode == 0, done.stdout
+    assert "fail " not in done.stdout
+    assert "warn " not in done.stdout
+
+
+@pytest.mark.qa
+@pytest.mark.network
+@on_this_kernel
+@command("tmt")
+@pytest.mark.parametrize(
+    ("module", "arguments", "total"),
+    [
+        (FAILS, "", "total: 1 test passed and 2 tests failed"),
+        (KNOWN, "", "total: 2 tests passed and 1 info"),
+        (SKIPS, "", "total: 2 tests skipped"),
+        (PASSES, "--nonsense", "total: 1 error"),
+    ],
+    ids=["fails", "known bug", "skips", "usage"],
+)
+def test_tmt_has_a_result_of_each_test(
+    suite: Path, tmp_path: Path, module: str, arguments: str, total: str
+) -> None:
+    """And one of the run as a whole."""
+    plant(suite, module)
+    options = ("--feeling-safe", "--root", suite, "run", "--id", tmp_path / "run", "--all")
+    told = ("--environment", f"KSM_SH_ARGS={arguments}")
+    done = run("tmt", *options, *told, "provision", "--how", "local")
+    assert done.stdout.rstrip().endswith(total), done.stdout
+
+
+@pytest.mark.qa
+@pytest.mark.network
+@on_this_kernel
+@command("autopkgtest")
+@pytest.mark.parametrize(
+    ("module", "result", "status"),
+    [
+        (PASSES, "PASS", 0),
+        (FAILS, "FAIL non-zero exit status 1", 4),
+        (SKIPS, "SKIP exit status 77 and marked as skippable", 8),
+    ],
+    ids=["passes", "fails", "skips"],
+)
+def test_autopkgtest_has_the_result(suite: Path, module: str, result: str, status: int) -> None:
+    """Of the run as a whole; it has none of tests."""
+    plant(suite, module)
+    done = run("autopkgtest", "--no-built-binaries", suite, "--", "null")
+    assert done.stdout.splitlines()[-1].split(maxsplit=1) == ["ksm", result], done.stdout
+    assert done.returncode == status
+
+
+@pytest.fixture(scope="module")
+def steps() -> Sequence[str]:
+    """What LAVA's definition runs; LAVA's schema takes it."""
+    if not has(DISTRIBUTION, "lava_common", "yaml"):
+        pytest.skip("lava-common is not installed")
+    done = run(DISTRIBUTION, "-c", LAVA, ROOT / "lava/ksm.yaml")
+    assert done.returncode == 0, done.stdout
+    found: list[str] = json.loads(done.stdout)["run"]["steps"]
+    return found
+
+
+@pytest.mark.qa
+@on_this_kernel
+@pytest.mark.parametrize(
+    ("module", "arguments", "cases"),
+    [
+        (FAILS, "", ["ksm fail", "test_fails fail", "test_passes pass"]),
+        (KNOWN, "", ["ksm pass", "test_known pass", "test_passes pass"]),
+        (SKIPS, "", ["ksm skip", "test_skipped skip"]),
+        (PASSES, "--nonsense", ["ksm fail"]),
+        (PASSES, "nowhere.py", ["ksm fail"]),
+        (HANGS, "", ["ksm fail", "test_passes pass"]),
+    ],
+    ids=["fails", "known bug", "skips", "usage", "no file", "killed"],
+)
+def test_lava_has_a_result_of_each_test(
+    suite: Path, tmp_path: Path, steps: Sequence[str], module: str, arguments: str, cases: list[str]
+) -> None:
+    """Run as LAVA does, one shell that ends at the first failure."""
+    plant(suite, module)
+    told = tmp_path / "bin/lava-test-case"
+    told.parent.mkdir()
+    told.write_text(LAVA_TEST_CASE)
+    told.chmod(0o755)
+    script = "\n".join(["set -e", f'cd "{suite}"', f"KSM_SH_ARGS='{arguments}'", *steps])
+    path = f"{told.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    if module == HANGS:
+        script = script.replace("./ksm.sh", "timeout -s KILL 10 ./ksm.sh", 1)
+    done = run("sh", "-c", script, PATH=path, CALLS=str(tmp_path / "calls"))
+    assert done.returncode == 0, done.stdout
+    found = (tmp_path / "calls").read_text().replace(" --result", "").splitlines()
+    assert sorted(line.removeprefix("ksmtests.test_planted.") for line in found) == sorted(cases)
