@@ -42,7 +42,9 @@ def checkout(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path
         (pytester.path / room).symlink_to(ROOT / room)
     names = ", ".join(f'"plugins.{name}"' for name in PLUGINS)
     pytester.makeconftest(CONFTEST.format(plugins=names))
-    pytester.makepyprojecttoml("[tool.pytest.ini_options]\npythonpath = ['.']\n")
+    pytester.makepyprojecttoml(
+        "[tool.pytest.ini_options]\npythonpath = ['.']\ntestpaths = ['suite']\n"
+    )
     ssh = pytester.mkdir("bin") / "ssh"
     ssh.write_text(BOARD)
     ssh.chmod(0o755)

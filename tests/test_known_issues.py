@@ -161,6 +161,19 @@ def test_a_pattern_that_matches_nothing_is_refused(
     done.stderr.fnmatch_lines(["ERROR: *known.toml: no test is suite/test_it.py::test_fail"])
 
 
+@pytest.mark.parametrize("pattern", ["*::test_fail", "suite/test_o*.py::*", "*/test_it.py::gone"])
+def test_a_pattern_of_files_is_of_the_whole_suite(
+    run: Run, checkout: Path, pytester: pytest.Pytester, pattern: str
+) -> None:
+    """It is refused where all tests are seen; of a module alone it may be of another."""
+    (checkout / "known.toml").write_text(f'[[issue]]\ntest = "{pattern}"\nbug = "{BUG}"\n')
+    done = run(SUITE, "--known-issues=known.toml")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stderr.fnmatch_lines([f"ERROR: *known.toml: no test is {pattern}"])
+    one = ("suite/test_it.py", "--known-issues=known.toml")
+    assert pytester.runpytest_subprocess(*one, timeout=120).ret == pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.mark.parametrize("part", ["-kpasses", "--deselect=suite/test_it.py::test_fails"])
 def test_a_part_of_the_tests_shows_nothing_of_patterns(run: Run, checkout: Path, part: str) -> None:
     """What is not collected may be there."""
