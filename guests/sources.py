@@ -22,6 +22,7 @@ def resolve(
     append: str = "",
     memory_mib: int | None = None,
     cpus: int | None = None,
+    nodes: int | None = None,
 ) -> list[Kernel]:
     """The kernels of all words, each once, in the words' order; their names differ.
 
@@ -37,6 +38,7 @@ def resolve(
                 append=f"{kernel.append} {append}".strip(),
                 memory_mib=kernel.memory_mib if memory_mib is None else memory_mib,
                 cpus=kernel.cpus if cpus is None else cpus,
+                nodes=kernel.nodes if nodes is None else nodes,
             )
             for kernel in _told_apart(list(kernels))
         ]

@@ -32,6 +32,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 KILLED, SURVIVED, UNREACHED, BROKEN = "killed", "survived", "unreached", "broken"
 TEST_S = 60  # a bug that hangs a test is noticed after so many seconds
 RUN_S = 1800
+NODES = 2  # of NUMA, or its tests are skipped
 PASSED, FAILED = 0, 1  # pytest's exit statuses
 LAST_WORDS = 2000  # characters
 
@@ -130,6 +131,7 @@ class Suite:
         return [
             *(sys.executable, "-m", "pytest", "-p", "mutants.first", "-p", "no:cacheprovider"),
             *("-q", f"--kernel={self._kernel}", f"--mutant={bug.id}", f"--junitxml={report}"),
+            f"--guest-nodes={NODES}",
             *(f"--timeout={TEST_S}", *([] if self._every else ["-x"]), *first),
             *(self._selection or ("ksmtests",)),
         ]

@@ -68,6 +68,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--kernel-catalogue", type=Path, metavar="FILE", help="kernels of your own")
     group.addoption("--guest-memory", type=_positive, metavar="MIB", help="of each guest")
     group.addoption("--guest-cpus", type=_positive, metavar="N", help="of each guest")
+    group.addoption("--guest-nodes", type=_positive, metavar="N", help="of each guest, for NUMA")
     group.addoption(
         "--fresh-guest",
         choices=(RUN, MODULE, TEST),
@@ -126,6 +127,7 @@ class Kernels:
             append=option.kernel_append,
             memory_mib=option.guest_memory,
             cpus=option.guest_cpus,
+            nodes=option.guest_nodes,
         )
 
     def of(self, nodeid: str) -> Place | None:
