@@ -129,7 +129,6 @@ def test_what_all_sharers_give_up_is_free(
     for mapped in (ours, theirs):
         mapped.unmap() if advice == "munmap" else mapped.advise(lib.MADV_DONTNEED)
     assert not any(flags & KPF_KSM for flags in frame_flags(frames).values())
-    assert set(frame_counts(frames).values()) == {0}
     for _ in range(2):
         ksm_alone.pass_once()
     books().assert_has(shared=1, sharing=1)

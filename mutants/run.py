@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -187,7 +187,9 @@ def try_all(
     known = store.results()
     todo = [one for one in targets if one.id not in known]
     with ThreadPoolExecutor(jobs) as pool:
-        for number, result in enumerate(pool.map(attempt, todo), start=1):
+        tried = [pool.submit(attempt, one) for one in todo]
+        for number, future in enumerate(as_completed(tried), start=1):
+            result = future.result()
             known[result.id] = result
             store.keep(result)
             by = f" by {result.killers[0]}" if result.killers else ""
