@@ -9,6 +9,7 @@ pytest_plugins = (
     "plugins.mutant",
     "plugins.upstream_bug",
     "plugins.evidence",
+    "plugins.explanations",
     "plugins.kernel_log",
     "plugins.ksm",
     "plugins.processes",

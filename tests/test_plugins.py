@@ -319,3 +319,28 @@ def test_evidence_that_cannot_be_had_does_not_hide_the_failure(
     result = run(pytester, "evidence", WITNESSED.format("assert False, 'the failure itself'"))
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*the failure itself*", "not to be had: FileNotFoundError(*"])
+
+
+LONG_COMPARISONS = """
+    def test_bytes(): assert bytes(range(256)) * 256 == bytes(1 << 16)
+    def test_frames(): assert list(range(512)) == list(range(10, 522))
+    def test_short(): assert [1] == [2]
+"""
+
+
+@pytest.mark.timeout(30)  # what pytest itself does takes many times that
+@pytest.mark.parametrize("environment", ["CI", "BUILD_NUMBER"])
+@pytest.mark.parametrize("verbosity", ["-q", "-vv"])
+def test_comparison_of_many_things_is_explained_in_short(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, environment: str, verbosity: str
+) -> None:
+    """However much was asked for; what is short is explained in full."""
+    monkeypatch.setenv(environment, "1")
+    result = run(pytester, "explanations", LONG_COMPARISONS, verbosity)
+    result.assert_outcomes(failed=3)
+    result.stdout.fnmatch_lines(
+        ["*At index 1 diff: b'?x01' != b'?x00'", "*At index 0 diff: 0 != 10"]
+    )
+    failures, _, _ = result.stdout.str().partition("short test summary")
+    assert failures.count("Full diff") == 1
+    assert os.environ[environment] == "1"
