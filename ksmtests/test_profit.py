@@ -14,7 +14,7 @@ import pytest
 from mm.process import Process
 from mm.region import ZEROS, Region, unique_tokens
 from plugins.ksm import KsmAlone, SharedKsm
-from plugins.processes import RegionFactory
+from plugins.processes import Fork, RegionFactory
 from uapi import smaps
 from uapi.libc import PAGE_SIZE, lib
 from uapi.meminfo import read_meminfo
@@ -24,6 +24,8 @@ pytestmark = [pytest.mark.profit, pytest.mark.needs("ksm_profit", "page_frames")
 # RssAnon is exact only before 6.2 and since 6.16; in between, each CPU holds back up to 64 pages.
 ENOUGH_FOR_RSS = 2048  # pages: 128 MiB where a page has 64 KiB, which not every board has
 STEADY_DEADLINE = 60  # s
+GIB = 1 << 30
+HEIRS = 64
 SMALLEST_ITEM, LARGEST_ITEM = 16, 256  # bytes; 64 and 36 at the time of writing
 
 
@@ -170,3 +172,18 @@ def test_rss_anon_shrinks_by_the_pages_placed(ksm: SharedKsm, region: RegionFact
     ksm.merge(zeros)
     freed = before - smaps.rss_anon(zeros.process.pid)
     assert abs(freed - zeros.pages) <= zeros.pages // 4, f"{freed} of {zeros.pages} pages freed"
+
+
+@pytest.mark.upstream_bug_on("arm", "a profit of 2 GiB and more is told as a loss on 32 bits")
+def test_large_profit_is_no_loss(ksm_alone: KsmAlone, region: RegionFactory, fork: Fork) -> None:
+    """The zero pages of many children save the system more than a signed 32-bit number tells.
+
+    general_profit_show() in mm/ksm.c computes in long.
+    """
+    zeros = ksm_alone.merge(region(2 * GIB // HEIRS // PAGE_SIZE, ZEROS))
+    ksm_alone.stop()
+    before = ksm_alone.settings.general_profit
+    for _ in range(HEIRS):
+        fork(zeros.process)
+    # Less than all of it, as other programs may lose pages meanwhile.
+    assert ksm_alone.settings.general_profit - before > GIB

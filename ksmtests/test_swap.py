@@ -14,6 +14,7 @@ from ksmtests.expectations import (
     overwritten,
 )
 from ksmtests.placement import frames
+from mm import served
 from mm.process import Process
 from mm.region import ZEROS, Region, unique_pattern, unique_tokens
 from plugins.belongings import Swap
@@ -149,6 +150,25 @@ def test_swapoff_brings_all_back(
     ksm_alone.start()
     ksm_alone.wait_until_merged(swapped[0])
     assert swapped[0].read() == content
+
+
+@RECLAIMED
+def test_users_in_many_vmas_of_one_anon_vma_are_found(
+    pattern: bytes, ksm_alone: KsmAlone, cgroup: Cgroup, member: Members, region: RegionFactory
+) -> None:
+    """A mapping that was split keeps its anon_vma, and each user of the page has a VMA of its own.
+
+    rmap_walk_ksm() in mm/ksm.c finds them one by one, from addresses that it knows.
+    """
+    merged = ksm_alone.merge(region(256, pattern, process=member()))
+    ksm_alone.stop()
+    parts = merged.pages // 2
+    assert merged.process.call(served.split_until_refused, merged.address, parts) == 0
+    assert len(merged.vmas()) == merged.pages
+    swap_out(cgroup, merged)
+    content = pattern * (merged.length // len(pattern))
+    assert merged.read() == content
+    assert_unmerged(merged, content)
 
 
 @RECLAIMED

@@ -18,7 +18,7 @@ from mm.region import ZEROS, Region
 from plugins.evidence import Evidence
 from plugins.ksm import KsmAlone, OpenLedger
 from plugins.processes import Fork, RegionFactory
-from uapi import libc, userfaultfd
+from uapi import hmm, libc, userfaultfd
 from uapi.libc import PAGE_SIZE, lib
 from uapi.meminfo import total_memory
 
@@ -93,6 +93,21 @@ def test_moved_zero_pages_are_uncounted_with_their_ptes(zeros: Region, ledger: O
         zeros.unmap()
         target.unmap()
     books.assert_change(zero_pages=-zeros.pages, anonymous=0)
+
+
+@pytest.mark.needs("hmm_mirror")
+@pytest.mark.upstream_bug("a device that takes KSM-placed zero pages leaves them counted for ever")
+def test_zero_pages_taken_by_a_device_are_uncounted(zeros: Region, ledger: OpenLedger) -> None:
+    """The device has them in memory of its own; what comes back at a fault is the process's own.
+
+    migrate_vma_insert_page() in mm/migrate_device.c replaces the PTE past
+    ksm_might_unmap_zero_page().
+    """
+    mirror = zeros.process.call(hmm.open_mirror)
+    with ledger(zeros) as books:
+        taken = zeros.process.call(hmm.migrate, mirror, zeros.address, zeros.pages)
+        assert taken == zeros.read() == bytes(zeros.length)
+    books.assert_change(zero_pages=-zeros.pages, anonymous=zeros.pages)
 
 
 @pytest.mark.parametrize("advice", ["MADV_DONTFORK", "MADV_WIPEONFORK"])

@@ -12,6 +12,7 @@ from uapi.libc import PAGE_SIZE, ffi, ioctl
 
 DEVICE = "/dev/hmm_dmirror0"
 WRITE = 0xC0284801
+MIGRATE = 0xC0284802
 EXCLUSIVE = 0xC0284805
 CHECK_EXCLUSIVE = 0xC0284806
 
@@ -34,6 +35,16 @@ def hold(mirror: int, address: int, pages: int) -> bytes:
 def write(mirror: int, address: int, content: bytes) -> None:
     """Have the device write whole pages."""
     _command(mirror, WRITE, address, len(content) // PAGE_SIZE, bytearray(content))
+
+
+def migrate(mirror: int, address: int, pages: int) -> bytes:
+    """Move pages to the device's own memory; what the device reads in them.
+
+    They come back when the process touches them. Raises OSError: EBUSY, EFAULT where some stayed.
+    """
+    content = bytearray(pages * PAGE_SIZE)
+    _command(mirror, MIGRATE, address, pages, content)
+    return bytes(content)
 
 
 def held(mirror: int, address: int, pages: int) -> int:
