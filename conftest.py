@@ -11,6 +11,7 @@ pytest_plugins = (
     "plugins.evidence",
     "plugins.explanations",
     "plugins.kernel_log",
+    "plugins.kernel_leaks",
     "plugins.ksm",
     "plugins.processes",
     "plugins.khugepaged",

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from uapi.kmsg import KernelLog, is_trouble, taint
+from plugins.fingerprint import PROPERTY, fingerprint
+from uapi.kmsg import KernelLog, taint, taint_letters
 
 _LINES = pytest.StashKey[list[str]]()
 _LOG = pytest.StashKey[KernelLog]()
@@ -22,12 +23,20 @@ def kernel_log(request: pytest.FixtureRequest) -> Iterator[None]:
         request.node.stash[_LOG] = log
         yield
         lines += log.new_lines()
-    trouble = [line for line in lines if is_trouble(line)]
-    if trouble:
-        pytest.fail("the kernel reported during this test:\n" + "\n".join(lines), pytrace=False)
-    if taint() != tainted:
+    now = taint()
+    defect = fingerprint(lines)
+    new = taint_letters(now & ~tainted)
+    if defect or new:
+        request.node.user_properties.append((PROPERTY, defect or f"taint {new}"))
+    if defect:
         pytest.fail(
-            f"the kernel became tainted during this test: {tainted} -> {taint()}", pytrace=False
+            "\n".join([f"the kernel reported during this test: {defect}", *lines]), pytrace=False
+        )
+    if new:
+        pytest.fail(
+            f"the kernel became tainted during this test: {tainted} -> {now}, which is {new} "
+            "(Documentation/admin-guide/tainted-kernels.rst)",
+            pytrace=False,
         )
 
 

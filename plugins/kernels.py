@@ -30,7 +30,7 @@ from guests.patience import PatienceError
 from guests.qemu import QemuError
 from guests.session import Guest, LostGuest, RefusedError
 from guests.wheels import NotInstalledError
-from plugins.fingerprint import fingerprint
+from plugins.fingerprint import PROPERTY, fingerprint
 from plugins.remote import GivenUp, NotStarted, RemoteSession, inside_nodeid, without_kernel
 from plugins.requirements import requirements, why_not_here
 
@@ -326,7 +326,9 @@ def _reports(
         when = "setup" if isinstance(error, NotStarted) else "call"
         defect = fingerprint(error.console)
         why = f"{remote.name}: {error.why}" + (f"\nfingerprint: {defect}" if defect else "")
-        yield _failure(item, when, why, "\n".join(error.console) or "(nothing)")
+        report = _failure(item, when, why, "\n".join(error.console) or "(nothing)")
+        report.user_properties += [(PROPERTY, defect)] if defect else []
+        yield report
     except RefusedError as error:
         yield _failure(item, "setup", f"{remote.name}: {error}")
     except CANNOT_START as error:

@@ -4,7 +4,7 @@
     {"record": 1, "run": HEX, "start": TIME}
     {"test": ID, "names": [...], "kernel": NAME, "kernel_release": ..., "architecture": ...,
      "configuration": ..., "result": one of TOTALS, "directive": ..., "reason": ...,
-     "start": TIME, "duration": SECONDS, "log": TEXT}
+     "start": TIME, "duration": SECONDS, "log": TEXT, "fingerprint": of a defect of the kernel}
     {"end": pytest's exit status}
 
 The id names no kernel, and "kernel" is "" but for `--kernel`; "directive" and "names" are KTAP's. A
@@ -21,6 +21,7 @@ from typing import TextIO
 
 import pytest
 
+from plugins.fingerprint import defect
 from plugins.kernel_facts import FACTS, facts
 from plugins.kernels import kernel_of
 from plugins.results import Follower, Result, names
@@ -77,6 +78,7 @@ class Record(Follower):
                 "start": self._started.pop(nodeid, now()),
                 "duration": sum(report.duration for report in reports),
                 "log": "\n".join(result.log()),
+                "fingerprint": defect(reports),
             }
         )
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from reports.records import read
 from tests.test_plugins import run
-from uapi.kmsg import KernelLog, is_trouble
+from uapi.kmsg import KernelLog, is_trouble, taint_letters
 
 pytest_plugins = "pytester"
 
@@ -47,7 +48,7 @@ def test_trouble_in_the_kernel_log_is_an_error_of_the_test(pytester: pytest.Pyte
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(
         [
-            "the kernel reported during this test:",
+            "the kernel reported during this test: WARNING: ksmtests self-test",
             "[[]*] ksmtests self-test: a context",
             "[[]*] WARNING: ksmtests self-test",
         ]
@@ -78,11 +79,46 @@ def test_taint_is_an_error_of_the_test(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some trouble sets a bit and says nothing."""
-    values = iter([0, 512, 512])
+    values = iter([0, 512])
     monkeypatch.setattr("plugins.kernel_log.taint", lambda: next(values))
     result = run(pytester, "kernel_log", "def test_it(kernel_log): pass")
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["the kernel became tainted during this test: 0 -> 512"])
+    result.stdout.fnmatch_lines(["the kernel became tainted during this test: 0 -> 512, *W*"])
+
+
+@pytest.mark.usefixtures("log_alone")
+@pytest.mark.parametrize(
+    ("taints", "logged", "fingerprint"),
+    [
+        ((0, 0), "WARNING: ksmtests self-test", "WARNING: ksmtests self-test"),
+        ((1, 513), "", "taint W"),
+    ],
+)
+def test_record_has_the_fingerprint(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    taints: tuple[int, int],
+    logged: str,
+    fingerprint: str,
+) -> None:
+    """Of what was logged, or of new taint bits; not of those that were there before."""
+    values = iter(taints)
+    monkeypatch.setattr("plugins.kernel_log.taint", lambda: next(values))
+    source = LOGGING.format("ksmtests self-test: a context", f"log({logged!r})")
+    plugins = ("requirements", "kernels", "upstream_bug", "kernel_log", "kernel_facts", "record")
+    pytester.makeconftest(f"pytest_plugins = {[f'plugins.{name}' for name in plugins]}")
+    pytester.makepyfile(source)
+    pytester.inline_run("--record=run.jsonl")
+    (outcome,) = read(pytester.path / "run.jsonl").tests
+    assert (outcome.result, outcome.fingerprint) == ("error", fingerprint)
+
+
+@pytest.mark.parametrize(
+    ("bits", "letters"), [(0, ""), (1 << 9, "W"), (1 << 5 | 1 << 14, "BL"), (1 << 40, "(40)")]
+)
+def test_taints_have_letters(bits: int, letters: str) -> None:
+    """As in the kernel's own reports; a bit that came later is a number."""
+    assert taint_letters(bits) == letters
 
 
 @pytest.mark.usefixtures("log_alone")
@@ -122,6 +158,12 @@ def test_log_gives_each_line_once() -> None:
         "Oops: general protection fault, probably for non-canonical address 0xdead: 0000 [#1] SMP",
         "general protection fault: 0000 [#1] SMP",
         "Internal error: Oops: 0000000096000004 [#1] SMP",
+        "Internal error: Oops: 5 [#1] SMP ARM",
+        "invalid opcode: 0000 [#1] PREEMPT SMP NOPTI",
+        "double fault: 0000 [#1] PREEMPT SMP",
+        "illegal operation: 0001 ilc:1 [#1] SMP",
+        "[ BUG: Invalid wait context ]",
+        "INFO: rcu_tasks_trace detected stalls on tasks:",
         "Unable to handle kernel NULL pointer dereference at virtual address 00000008",
         "Kernel panic - not syncing: Fatal exception",
         "INFO: task ksmd:42 blocked for more than 120 seconds.",
