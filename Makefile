@@ -80,9 +80,10 @@ bench: $(RUN_READY)
 	$(IN_VENV) bench
 
 # How long KSM takes on this kernel. The figures are kept in .benchmarks; compare two runs by
-# `.venv/bin/pytest-benchmark compare`.
+# `.venv/bin/pytest-benchmark compare`, or records of them (ARGS=--record=FILE) by
+# `python -m reports html`.
 perf: $(PERF_READY)
-	$(IN_VENV) pytest -p no:xdist --benchmark-autosave ksmtests/perf/measure_*.py
+	$(IN_VENV) pytest -p no:xdist --benchmark-autosave $(ARGS) ksmtests/perf/measure_*.py
 
 # How long guests take, from an empty cache and from full ones, beside vng.
 bench-guests: $(RUN_READY) emulation

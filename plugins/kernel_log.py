@@ -9,6 +9,8 @@ import pytest
 from plugins.fingerprint import PROPERTY, fingerprint
 from uapi.kmsg import KernelLog, taint, taint_letters
 
+SECTION = "kernel log since the test began"
+
 _LINES = pytest.StashKey[list[str]]()
 _LOG = pytest.StashKey[KernelLog]()
 
@@ -50,4 +52,4 @@ def pytest_runtest_makereport(
         lines = item.stash[_LINES]
         lines += item.stash[_LOG].new_lines()
         text = "\n".join(lines) or "(nothing)"
-        report.sections.append(("kernel log since the test began", text))
+        report.sections.append((SECTION, text))

@@ -26,6 +26,7 @@ from guests.debian import FetchError
 from guests.formats import FormatError
 from guests.image import ImageError
 from guests.kernel import Kernel
+from guests.local import LocalKernel
 from guests.patience import PatienceError
 from guests.qemu import QemuError
 from guests.session import Guest, LostGuest, RefusedError
@@ -35,6 +36,7 @@ from plugins.remote import GivenUp, NotStarted, RemoteSession, inside_nodeid, wi
 from plugins.requirements import requirements, why_not_here
 
 HOST = "host"
+CONSOLE = "console of the guest"  # the title of a report's section
 AUTO = "auto"
 RUN, MODULE, TEST = "run", "module", "test"  # of --fresh-guest
 MACHINES = {
@@ -92,6 +94,7 @@ class Place:
 
     name: str
     start: Callable[[], Started] | None = None
+    word: str = HOST  # what --kernel calls it where there is no other
 
 
 class Kernels:
@@ -111,13 +114,16 @@ class Kernels:
         emulated = [word for word in words if word not in {HOST, *boards}]
         self.places = [
             *([Place(HOST)] if HOST in words else []),
-            *(self._place(board.name(word), board.connect, word) for word in boards),
-            *(self._place(one.name, session.start, one) for one in self._resolve(emulated)),
+            *(Place(board.name(word), self._start(board.connect, word), word) for word in boards),
+            *(
+                Place(one.name, self._start(session.start, one), word_for(one))
+                for one in self._resolve(emulated)
+            ),
         ]
         _refuse_doubles(self.places)
 
-    def _place(self, name: str, start: Callable[..., Started], what: object) -> Place:
-        return Place(name, partial(start, what, self._checkout))
+    def _start(self, start: Callable[..., Started], what: object) -> Callable[[], Started]:
+        return partial(start, what, self._checkout)
 
     def _resolve(self, words: Sequence[str]) -> list[Kernel]:
         option = self._option
@@ -143,6 +149,11 @@ class Kernels:
     def elsewhere(self) -> list[Place]:
         """The places that are not this kernel."""
         return [place for place in self.places if place.start]
+
+
+def word_for(kernel: Kernel) -> str:
+    """What --kernel calls a kernel: the name in a catalogue, or the path."""
+    return str(kernel.path) if isinstance(kernel, LocalKernel) else kernel.name
 
 
 def _refuse_doubles(places: Sequence[Place]) -> None:
@@ -343,7 +354,7 @@ def _failure(item: pytest.Item, when: str, why: str, console: str = "") -> pytes
         outcome="failed",
         longrepr=why,
         when=when,  # type: ignore[arg-type]
-        sections=[("console of the guest", console)] if console else [],
+        sections=[(CONSOLE, console)] if console else [],
     )
 
 

@@ -1,32 +1,44 @@
 # SPDX-License-Identifier: GPL-2.0
 """`--record FILE`: a run as lines of JSON, for `python -m reports` and whoever else reads results.
 
-    {"record": 1, "run": HEX, "start": TIME}
+    {"record": 1, "run": HEX, "start": TIME, "again": {KERNEL: [ARGUMENT, ...]}}
     {"test": ID, "names": [...], "kernel": NAME, "kernel_release": ..., "architecture": ...,
      "configuration": ..., "result": one of TOTALS, "directive": ..., "reason": ...,
-     "start": TIME, "duration": SECONDS, "log": TEXT, "fingerprint": of a defect of the kernel}
+     "start": TIME, "duration": SECONDS, "log": TEXT, "fingerprint": TEXT,
+     "guest_seconds": SECONDS or null, "measured": {QUANTITY: NUMBER}}
     {"end": pytest's exit status}
 
-The id names no kernel, and "kernel" is "" but for `--kernel`; "directive" and "names" are KTAP's. A
-record without its last line is of a run that was killed. pytest-reportlog, which keeps every report
-instead, is in no distribution, and where the kernel under test is one has to do without more.
+The id names no kernel, and "kernel" is "" but for `--kernel`; "directive" and "names" are KTAP's.
+"again" is what pytest is told to have that kernel once more. "fingerprint" is of a defect that the
+kernel reported in a failure. The first test in a guest has "guest_seconds", until that guest could
+run tests. "measured" is what a measurement found (`ksmtests/perf/`). A record without its last line
+is of a run that was killed. pytest-reportlog, which keeps every report instead, is in no
+distribution, and where the kernel under test is one has to do without more.
 """
 
 import json
+import math
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeGuard
 
 import pytest
 
 from plugins.fingerprint import defect
 from plugins.kernel_facts import FACTS, facts
-from plugins.kernels import kernel_of
+from plugins.kernels import kernel_of, kernels
 from plugins.results import Follower, Result, names
 
 VERSION = 1
+MEASURED = "measured"  # the property of a report, a dictionary
+MOST_MEASURED = 20  # quantities of a test
+LONGEST_S = 1e9  # of a duration: a guest may send any number
+MACHINE = (
+    *("mutant", "kernel_append", "kernel_catalogue"),
+    *("guest_memory", "guest_cpus", "guest_nodes"),
+)  # options that make a guest what it is
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,6 +53,44 @@ def now() -> str:
     return datetime.now(UTC).isoformat()
 
 
+def again(config: pytest.Config) -> dict[str, list[str]]:
+    """Of each kernel, what pytest is told to test that one alone."""
+    if "kernel" not in config.option:
+        return {}
+    chosen = {name: getattr(config.option, name, None) for name in MACHINE}
+    options = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in chosen.items()
+        if value not in {None, ""}
+    ]
+    return {place.name: [f"--kernel={place.word}", *options] for place in kernels(config).places}
+
+
+def measured(reports: Sequence[pytest.TestReport]) -> dict[str, float]:
+    """The quantities of a test, as far as they are numbers."""
+    found = [
+        (str(name)[:80], value)
+        for report in reports
+        for key, quantities in report.user_properties
+        if key == MEASURED and isinstance(quantities, dict)
+        for name, value in quantities.items()
+    ]
+    return {name: value for name, value in found[:MOST_MEASURED] if _is_number(value)}
+
+
+def guest_seconds(reports: Sequence[pytest.TestReport]) -> float | None:
+    """How long a guest took to be ready, told by the first test in it."""
+    for report in reports:
+        seconds = dict(report.user_properties).get("guest_seconds")
+        if _is_number(seconds):
+            return float(seconds)
+    return None
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and abs(value) < LONGEST_S and math.isfinite(value)
+
+
 class Record(Follower):
     """The file of a run."""
 
@@ -50,7 +100,8 @@ class Record(Follower):
         self._file = file
         self._started: dict[str, str] = {}
         self._facts: dict[str, dict[str, str]] = {}  # of kernels, by name
-        self._write({"record": VERSION, "run": uuid.uuid4().hex, "start": now()})
+        head = {"record": VERSION, "run": uuid.uuid4().hex, "start": now()}
+        self._write({**head, "again": again(config)})
 
     def _write(self, data: dict[str, object]) -> None:
         self._file.write(json.dumps(data) + "\n")
@@ -76,9 +127,11 @@ class Record(Follower):
                 "directive": result.directive,
                 "reason": result.reason,
                 "start": self._started.pop(nodeid, now()),
-                "duration": sum(report.duration for report in reports),
+                "duration": sum(r.duration for r in reports if 0 <= r.duration < LONGEST_S),
                 "log": "\n".join(result.log()),
                 "fingerprint": defect(reports),
+                "guest_seconds": guest_seconds(reports),
+                "measured": measured(reports),
             }
         )
 

@@ -2,16 +2,20 @@
 """Records that `--record` wrote, read back."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from plugins.results import TOTALS
 
 VERSION = 1
 
 
 class RecordError(Exception):
-    """A file is no record; the message says why."""
+    """A file is no record; the message says which line of it, and why."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,9 @@ class Outcome:
     start: str
     duration: float  # s
     log: str
-    fingerprint: str = ""  # of a defect that the kernel reported; some records do not say
+    fingerprint: str = ""
+    guest_seconds: float | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Run:
     start: str
     tests: list[Outcome]
     status: int | None  # pytest's; None where the run was killed
+    again: Mapping[str, list[str]] = field(default_factory=dict)  # by kernel, as it is written
 
     @property
     def skipped(self) -> bool:
@@ -48,33 +55,108 @@ class Run:
         return self.status == 0 and all(test.result == "skip" for test in self.tests)
 
 
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_text, value))
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _time(value: object) -> bool:
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _table(of: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, dict) and all(map(of, value.values()))
+
+
+Checks = Mapping[str, Callable[[object], bool]]  # what is fit for a field that is no plain text
+OUTCOME: Checks = {
+    "names": lambda value: _texts(value) and bool(value),
+    "result": lambda value: value in TOTALS,
+    "start": _time,
+    "duration": lambda value: _number(value) and value >= 0,  # type: ignore[operator]
+    "guest_seconds": lambda value: value is None or _number(value),
+    "measured": _table(_number),
+}
+HEAD: Checks = {"start": _time, "again": _table(_texts)}
+HEAD_FIELDS = ("run", "start", "again")
+REQUIRED = {one.name for one in fields(Outcome) if one.default is one.default_factory is MISSING}
+KNOWN = {one.name for one in fields(Outcome)}
+
+
 def read(path: Path) -> Run:
     """Read a record. Raises RecordError."""
+    head: dict[str, Any] = {}
+    tests: list[Outcome] = []
+    status = None
     try:
-        lines = list(_lines(path))
-    except (OSError, ValueError) as error:
+        for number, line in enumerate(_lines(path), 1):
+            data = _object(line, f"{path}, line {number}")
+            if not head:
+                head = _head(data, path)
+            elif "test" in data:
+                tests.append(_outcome(data, f"{path}, line {number}"))
+            status = data.get("end")
+    except OSError as error:
         raise RecordError(f"{path}: {error}") from error
-    if not lines or not isinstance(lines[0], dict) or lines[0].get("record") != VERSION:
+    if not head:
         raise RecordError(f"{path} is no record of version {VERSION}, which --record writes")
-    for number, line in enumerate(lines, 1):
-        if not isinstance(line, dict):
-            raise RecordError(f"{path}: line {number} is no object")
-    known = {field.name for field in fields(Outcome)}
-    needed = {field.name for field in fields(Outcome) if field.default is MISSING}
-    tests = [line for line in lines if "test" in line]
-    for line in tests:
-        if not needed <= set(line) <= known:
-            raise RecordError(f"{path}: {line['test']} has {sorted(line)}, not {sorted(known)}")
-    return Run(
-        run=lines[0]["run"],
-        start=lines[0]["start"],
-        tests=[Outcome(**line) for line in tests],
-        status=lines[-1].get("end"),
-    )
+    if not isinstance(status, int | None):
+        raise RecordError(f"{path}: ends with {status!r:.80}, which is no exit status")
+    return Run(head["run"], head["start"], tests, status, head.get("again", {}))
 
 
-def _lines(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8") as file:
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
         for line in file:
-            if line.endswith("\n"):  # else the run was killed while it wrote it
-                yield json.loads(line)
+            if line.endswith(b"\n"):  # else the run was killed while it wrote it
+                yield line
+
+
+def _object(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        data = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{where}: {error}") from error
+    if not isinstance(data, dict):
+        raise RecordError(f"{where} is no object: {data!r:.80}")
+    return data
+
+
+def _head(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    if data.get("record") != VERSION:
+        raise RecordError(f"{path} is no record of version {VERSION}, which --record writes")
+    known: dict[str, Any] = {key: data[key] for key in HEAD_FIELDS if key in data}
+    if missing := {"run", "start"} - known.keys():
+        raise RecordError(f"{path}, line 1: {', '.join(sorted(missing))} is missing")
+    _check(known, HEAD, f"{path}, line 1")
+    return known
+
+
+def _outcome(data: dict[str, Any], where: str) -> Outcome:
+    name = f"{data['test']!r:.200}"
+    if missing := REQUIRED - data.keys():
+        raise RecordError(f"{where}: {name} has no {', '.join(sorted(missing))}")
+    if unknown := data.keys() - KNOWN:
+        raise RecordError(f"{where}: {name} has unknown {', '.join(sorted(unknown))!r:.80}")
+    _check(data, OUTCOME, f"{where}: {name}")
+    return Outcome(**data)
+
+
+def _check(data: Mapping[str, object], checks: Checks, where: str) -> None:
+    for key, value in data.items():
+        try:
+            fit = checks.get(key, _text)(value)
+        except (OverflowError, TypeError):  # an integer beyond floats; a list where a name belongs
+            fit = False
+        if not fit:
+            raise RecordError(f"{where}: {key} is {value!r:.80}, which it cannot be")

@@ -159,6 +159,20 @@ def record(tmp_path: Path, *lines: Any) -> Path:
     return file
 
 
+LINE = {
+    "test": "a.py::test_b",
+    "names": ["a", "test_b"],
+    "kernel": "",
+    "kernel_release": "6.12",
+    "architecture": "x86",
+    "configuration": "",
+    "result": "pass",
+    "directive": "",
+    "reason": "",
+    "start": "2026-01-01T00:00:00+00:00",
+    "duration": 0.5,
+    "log": "",
+}
 HEAD = {"record": 1, "run": "ab", "start": "2026-01-01T00:00:00+00:00"}
 
 
@@ -175,9 +189,22 @@ def test_a_line_that_was_being_written_is_none(tmp_path: Path) -> None:
     [
         ((), "is no record of version 1"),
         (({"record": 2},), "is no record of version 1"),
-        ((3,), "is no record of version 1"),
-        ((HEAD, {"test": "a.py::test_b", "names": []}), "a.py::test_b has ['names', 'test'], not "),
-        ((HEAD, 3), "line 2 is no object"),
+        ((3,), "line 1 is no object"),
+        (({"record": 1, "run": "ab"},), "line 1: start is missing"),
+        (({**HEAD, "again": {"a": 3}},), "line 1: again is {'a': 3}, which it cannot be"),
+        ((HEAD, {"test": "a.py::test_b"}), "line 2: 'a.py::test_b' has no architecture, "),
+        ((HEAD, LINE, {**LINE, "more": 1}), "line 3: 'a.py::test_b' has unknown 'more'"),
+        ((HEAD, 3), "line 2 is no object: 3"),
+        ((HEAD, {"end": "soon"}), "ends with 'soon'"),
+        *(
+            ((HEAD, {**LINE, key: value}), f"line 2: 'a.py::test_b': {key} is {value!r:.40}")
+            for key, value in [
+                *(("duration", -1), ("duration", float("nan")), ("duration", "1")),
+                *(("duration", 10**400), ("duration", True), ("result", "great"), ("result", [])),
+                *(("start", "yesterday"), ("start", "2026-01-01"), ("names", []), ("names", [1])),
+                *(("log", None), ("guest_seconds", "1"), ("measured", {"speed": "high"})),
+            ]
+        ),
     ],
 )
 def test_what_is_no_record_is_refused(
@@ -196,5 +223,59 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="No such file"):
         read(tmp_path / "gone")
     (tmp_path / "text").write_text("KTAP version 1\n")
-    with pytest.raises(RecordError, match="text: Expecting value"):
+    with pytest.raises(RecordError, match="text, line 1: Expecting value"):
         read(tmp_path / "text")
+
+
+@pytest.mark.parametrize("broken", [b"{", b"\xff", b"[" * 100_000, b"9" * 100_000])
+def test_a_broken_line_is_named(tmp_path: Path, broken: bytes) -> None:
+    """Whatever is wrong with it."""
+    file = record(tmp_path, HEAD, LINE)
+    with file.open("ab") as out:
+        out.write(broken + b"\n")
+    with pytest.raises(RecordError, match=f"{file}, line 3"):
+        read(file)
+
+
+def test_records_of_older_versions_are_read(tmp_path: Path) -> None:
+    """What they lack is as if there were nothing to tell."""
+    (test,) = read(record(tmp_path, HEAD, LINE)).tests
+    assert (test.fingerprint, test.guest_seconds, test.measured) == ("", None, {})
+
+
+MEASURES = """
+import pytest
+
+def test_measures(record_property):
+    record_property("measured", {"MiB_per_s": 2.5, "name": "x", "odd": float("nan")})
+
+def test_does_not(record_property):
+    record_property("measured", "fast")
+"""
+
+
+@WORKERS
+def test_what_was_measured_is_kept(run: Run, checkout: Path, workers: tuple[str, ...]) -> None:
+    """As far as it is numbers."""
+    run(MEASURES, "--record=run.jsonl", *workers)
+    found = {one.names[-1]: one.measured for one in read(checkout / "run.jsonl").tests}
+    assert found == {"test_measures": {"MiB_per_s": 2.5}, "test_does_not": {}}
+
+
+def test_how_to_have_a_kernel_again(run: Run, checkout: Path) -> None:
+    """By the words it was named with, and what a guest of it was made of."""
+    told = ("--kernel=host", "--kernel=ssh:root@r6.12.5", "--guest-nodes=2")
+    run(SUITE, *told, "--record=run.jsonl")
+    assert read(checkout / "run.jsonl").again == {
+        "host": ["--kernel=host", "--guest-nodes=2"],
+        "r6.12.5": ["--kernel=ssh:root@r6.12.5", "--guest-nodes=2"],
+    }
+
+
+def test_a_guest_says_how_long_it_took(run: Run, checkout: Path) -> None:
+    """Once, with its first test."""
+    run(SUITE, "--kernel=ssh:root@r6.12.5", "--record=run.jsonl")
+    first, *others = [one.guest_seconds for one in read(checkout / "run.jsonl").tests]
+    assert first is not None
+    assert first > 0
+    assert set(others) == {None}

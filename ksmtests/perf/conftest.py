@@ -4,7 +4,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
 import pytest
@@ -14,6 +14,7 @@ from mm.process import Process
 from mm.region import Region
 from plugins.evidence import Evidence
 from plugins.ksm import KsmAlone
+from plugins.record import MEASURED
 from uapi import ksm
 from uapi.libc import PAGE_SIZE, lib
 
@@ -25,13 +26,27 @@ ROUNDS = 5
 class Benchmark(Protocol):
     """pytest-benchmark's fixture, as far as it is used."""
 
-    extra_info: dict[str, Any]  # goes into the JSON beside the times
+    extra_info: dict[str, Any]  # goes into the JSON beside the times, and into a record
+    stats: Any  # None where it was told not to measure
 
     def pedantic(
         self, target: Callable[[], object], *, setup: Callable[[], None], rounds: int
     ) -> object:
         """Time `target` once a round, each after a `setup` that is not timed."""
         ...
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function, call: pytest.CallInfo[None]
+) -> Generator[None, Any, None]:
+    """Say what was measured; of as many pages as the test names, what each took at least."""
+    report: pytest.TestReport = (yield).get_result()
+    benchmark: Any = item.funcargs.get("benchmark")
+    if call.when == "call" and report.passed and benchmark and benchmark.stats:
+        if pages := benchmark.extra_info.get("pages"):
+            benchmark.extra_info["ns_per_page"] = benchmark.stats.stats.min * 1e9 / pages
+        report.user_properties.append((MEASURED, dict(benchmark.extra_info)))
 
 
 class Workload:

@@ -33,6 +33,7 @@ def test_writing(merged: bool, benchmark: Benchmark, workload: Workload) -> None
     benchmark.pedantic(
         workload.touch, setup=lambda: prepare(workload, merged=merged), rounds=ROUNDS
     )
+    benchmark.extra_info["pages"] = SIZE // PAGE_SIZE
 
 
 @STATES
@@ -49,6 +50,7 @@ def test_forking(merged: bool, benchmark: Benchmark, workload: Workload) -> None
         lambda: children.append(workload.process.fork()), setup=end_child, rounds=4 * ROUNDS
     )
     end_child()
+    benchmark.extra_info["pages"] = SIZE // PAGE_SIZE
 
 
 def test_scanning_in_vain(benchmark: Benchmark, workload: Workload) -> None:

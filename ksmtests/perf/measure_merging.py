@@ -69,6 +69,7 @@ def test_unmerging(zeros: bool, benchmark: Benchmark, workload: Workload) -> Non
     benchmark.pedantic(unmerge, setup=prepare, rounds=ROUNDS)
     assert workload.region
     assert workload.region.count(PageKind.ANON) == workload.region.pages
+    benchmark.extra_info["pages"] = workload.region.pages
 
 
 def test_growth(benchmark: Benchmark, workload: Workload) -> None:
