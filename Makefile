@@ -34,13 +34,16 @@ ROOMS := uapi mm lease kconfig arch plugins guests reports mutants bench ksmtest
 EMULATION := mmdebstrap lz4 qemu-system-x86_64 qemu-system-arm qemu-system-aarch64
 EMULATION_PACKAGES := mmdebstrap lz4 qemu-system-x86 qemu-system-arm
 
+# What the pages of reports are looked at with.
+BROWSER_PACKAGES := chromium chromium-driver
+
 # One injected bug of each class.
 SMOKE := mergeable-does-not-mark sharer-not-counted fork-not-counted comparison-without-last-byte \
 	set-0-clears-without-having-set smart-scan-never run-2-keeps-the-passes limit-one-too-high \
 	merge-not-traced copy-not-counted
 
 .PHONY: matrix mutants check check-kernels check-guests check-qa check-red check-mutants bench \
-	bench-guests perf emulation
+	bench-guests perf emulation browser
 
 matrix: $(RUN_READY) emulation
 	$(IN_VENV) bench.matrix
@@ -61,8 +64,8 @@ check-kernels: $(DEV_READY) emulation
 check-guests: $(DEV_READY) emulation
 	$(IN_VENV) pytest -m guest tests
 
-# Runs the suite in the systems that gate kernels, as they do.
-check-qa: $(QA_READY)
+# Runs the suite in the systems that gate kernels, as they do, and looks at reports in a browser.
+check-qa: $(QA_READY) browser
 	$(IN_VENV) pytest -n 2 -m qa tests
 
 # Runs the suite on a kernel that seems to have one bug after another; takes its time.
@@ -93,6 +96,11 @@ emulation:
 	@for command in $(EMULATION); do command -v $$command >/dev/null || missing=$$command; done; \
 	[ -z "$$missing" ] || apt-get install -y --no-install-recommends $(EMULATION_PACKAGES) || \
 		{ echo "$$missing is missing: install $(EMULATION_PACKAGES)" >&2; exit 1; }
+
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+		apt-get install -y --no-install-recommends $(BROWSER_PACKAGES) || \
+		{ echo "a browser is missing: install $(BROWSER_PACKAGES)" >&2; exit 1; }
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || apt-get install -y python3-venv || \

@@ -5,15 +5,16 @@
     {"test": ID, "names": [...], "kernel": NAME, "kernel_release": ..., "architecture": ...,
      "configuration": ..., "result": one of TOTALS, "directive": ..., "reason": ...,
      "start": TIME, "duration": SECONDS, "log": TEXT, "fingerprint": TEXT,
-     "guest_seconds": SECONDS or null, "measured": {QUANTITY: NUMBER}}
+     "lacks": [TITLE, ...], "guest_seconds": SECONDS or null, "measured": {QUANTITY: NUMBER}}
     {"end": pytest's exit status}
 
 The id names no kernel, and "kernel" is "" but for `--kernel`; "directive" and "names" are KTAP's.
 "again" is what pytest is told to have that kernel once more. "fingerprint" is of a defect that the
-kernel reported in a failure. The first test in a guest has "guest_seconds", until that guest could
-run tests. "measured" is what a measurement found (`ksmtests/perf/`). A record without its last line
-is of a run that was killed. pytest-reportlog, which keeps every report instead, is in no
-distribution, and where the kernel under test is one has to do without more.
+kernel reported in a failure, "lacks" has the fixes that a kernel is too old for. The first test in
+a guest has "guest_seconds", until that guest could run tests. "measured" is what a measurement
+found (`ksmtests/perf/`). A record without its last line is of a run that was killed.
+pytest-reportlog, which keeps every report instead, is in no distribution, and where the kernel
+under test is one has to do without more.
 """
 
 import json
@@ -27,6 +28,7 @@ from typing import TextIO, TypeGuard
 import pytest
 
 from plugins.fingerprint import defect
+from plugins.fixed_by import LACKING
 from plugins.kernel_facts import FACTS, facts
 from plugins.kernels import kernel_of, kernels
 from plugins.results import Follower, Result, names
@@ -76,6 +78,11 @@ def measured(reports: Sequence[pytest.TestReport]) -> dict[str, float]:
         for name, value in quantities.items()
     ]
     return {name: value for name, value in found[:MOST_MEASURED] if _is_number(value)}
+
+
+def lacks(reports: Sequence[pytest.TestReport]) -> list[str]:
+    """Titles of the fixes for want of which a test failed."""
+    return [str(v) for report in reports for key, v in report.user_properties if key == LACKING]
 
 
 def guest_seconds(reports: Sequence[pytest.TestReport]) -> float | None:
@@ -130,6 +137,7 @@ class Record(Follower):
                 "duration": sum(r.duration for r in reports if 0 <= r.duration < LONGEST_S),
                 "log": "\n".join(result.log()),
                 "fingerprint": defect(reports),
+                "lacks": lacks(reports),
                 "guest_seconds": guest_seconds(reports),
                 "measured": measured(reports),
             }

@@ -35,6 +35,7 @@ class Outcome:
     duration: float  # s
     log: str
     fingerprint: str = ""
+    lacks: list[str] = field(default_factory=list)
     guest_seconds: float | None = None
     measured: Mapping[str, float] = field(default_factory=dict)
 
@@ -84,6 +85,7 @@ OUTCOME: Checks = {
     "result": lambda value: value in TOTALS,
     "start": _time,
     "duration": lambda value: _number(value) and value >= 0,  # type: ignore[operator]
+    "lacks": _texts,
     "guest_seconds": lambda value: value is None or _number(value),
     "measured": _table(_number),
 }

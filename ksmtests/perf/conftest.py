@@ -44,7 +44,7 @@ def pytest_runtest_makereport(
     report: pytest.TestReport = (yield).get_result()
     benchmark: Any = item.funcargs.get("benchmark")
     if call.when == "call" and report.passed and benchmark and benchmark.stats:
-        if pages := benchmark.extra_info.get("pages"):
+        if pages := benchmark.extra_info.pop("pages", None):
             benchmark.extra_info["ns_per_page"] = benchmark.stats.stats.min * 1e9 / pages
         report.user_properties.append((MEASURED, dict(benchmark.extra_info)))
 
