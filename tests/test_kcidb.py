@@ -176,7 +176,7 @@ def test_a_file_that_is_no_record_is_told(
 ) -> None:
     """And nothing is printed for others to take for results."""
     (tmp_path / "run.jsonl").write_text("")
-    assert main([system, str(tmp_path / "run.jsonl")]) == 1
+    assert main([system, str(tmp_path / "run.jsonl")]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err == f"{tmp_path}/run.jsonl is no record of version 1, which --record writes\n"
