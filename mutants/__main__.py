@@ -15,7 +15,7 @@ from mutants import coverage, kernel, run, selftests
 from mutants.catalogue import CatalogueError, bugs, version
 from mutants.edits import AnchorError
 from mutants.kernel import CATALOGUE, SUITES, TARGETS, BuildError
-from mutants.results import PAGE, load, page, record
+from mutants.results import PAGE, killers, load, page, record
 from mutants.run import Result, RunError, Store, Suite, Target
 from mutants.selftests import Selftests
 
@@ -67,7 +67,8 @@ def run_bugs(arguments: argparse.Namespace) -> int:
 def _attempt(arguments: argparse.Namespace, image: Path) -> Callable[[Target], Result]:
     """What a suite says of one bug. Raises BuildError."""
     if arguments.suite == OURS:
-        suite = Suite(image, arguments.pytest, every=arguments.every_killer)
+        known = killers(load())
+        suite = Suite(image, arguments.pytest, every=arguments.every_killer, known=known)
         return suite.try_bug
     output = cache_dir() / "mutants" / arguments.release / arguments.arch
     tree = kernel.source(arguments.release, _say)

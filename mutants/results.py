@@ -62,6 +62,17 @@ def record(column: str, results: Iterable[Result], path: Path = RESULTS) -> None
     path.write_text(text, encoding="utf-8")
 
 
+def killers(columns: Mapping[str, Column]) -> dict[str, list[str]]:
+    """The functions that killed each bug wherever it was tried, by its name."""
+    found: dict[str, list[str]] = {}
+    for column in columns.values():
+        for name, cell in column.items():
+            _, _, function = str(cell.get("by", "")).partition("::")
+            if function and function not in found.get(name, ()):
+                found.setdefault(name, []).append(function)
+    return found
+
+
 def page(found: Sequence[Bug], columns: Mapping[str, Column]) -> str:
     """The page, with a table of each class."""
     known = {bug.name for bug in found}

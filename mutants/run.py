@@ -19,10 +19,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from xml.etree import ElementTree
 
@@ -99,11 +100,22 @@ def read_catalogue(path: Path) -> list[Target]:
 class Suite:
     """This suite on a kernel."""
 
-    def __init__(self, kernel: Path, selection: Sequence[str] = (), *, every: bool = False) -> None:
-        """`selection` are arguments for pytest; with `every`, no test is left out after a kill."""
+    def __init__(
+        self,
+        kernel: Path,
+        selection: Sequence[str] = (),
+        *,
+        every: bool = False,
+        known: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
+        """`selection` are arguments for pytest; with `every`, no test is left out after a kill.
+
+        `known` are tests that killed a bug before, by its name.
+        """
         self._kernel = kernel
         self._selection = selection
         self._every = every
+        self._known = known
         self._kills: Counter[str] = Counter()  # by module
 
     def try_bug(self, bug: Target) -> Result:
@@ -112,7 +124,7 @@ class Suite:
         directory = Path(tempfile.mkdtemp(prefix="ksmtests-mutant-"))
         try:
             report = directory / "report.xml"
-            status, printed = _run(self._command(bug, report), directory)
+            status, printed = _run(self.command(bug, report), directory)
             tests, failed, hits = read_report(report)
         finally:
             shutil.rmtree(directory, ignore_errors=True)
@@ -124,9 +136,12 @@ class Suite:
             return Result.of(bug, KILLED, begun, failed, hits)
         return Result.of(bug, SURVIVED if hits else UNREACHED, begun, hits=hits)
 
-    def _command(self, bug: Target, report: Path) -> list[str]:
+    def command(self, bug: Target, report: Path) -> list[str]:
         """Nothing is known of a foreign bug: modules that killed most come first."""
-        likely = bug.killers or [module for module, _ in self._kills.most_common()]
+        likely = [
+            *self._known.get(bug.name, ()),
+            *(bug.killers or (module for module, _ in self._kills.most_common())),
+        ]
         first = [f"--first={name}" for name in likely]
         return [
             *(sys.executable, "-m", "pytest", "-p", "mutants.first", "-p", "no:cacheprovider"),

@@ -3,6 +3,7 @@
 
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -305,6 +306,22 @@ def test_page_is_made_of_the_results(tmp_path: Path) -> None:
     assert "| ours x86 7.2 | 2 | 1 | 0 | 1 | 0 |" in text
     assert "| **bug-1** Breaks. | **survived** | killed |" in text
     assert "| **bug-2** Breaks. *Equivalent: Why.* | – | **unreached** |" in text
+
+
+def test_tests_that_killed_a_bug_elsewhere_come_first(tmp_path: Path) -> None:
+    """Before what the catalogue expects, and what killed others."""
+    path = tmp_path / "results.json"
+    killed = replace(result(1, KILLED), killers=("test_one::test_it", "test_two::test_that"))
+    results.record("ours x86 7.2", [killed, result(2, SURVIVED)], path)
+    known = results.killers(results.load(path))
+    assert known == {"bug-1": ["test_it"]}
+    command = Suite(tmp_path, known=known).command(
+        Target(1, "bug-1", "", "", killers=("test_expected",)), tmp_path / "report.xml"
+    )
+    assert [word for word in command if word.startswith("--first=")] == [
+        "--first=test_it",
+        "--first=test_expected",
+    ]
 
 
 def test_published_page_is_up_to_date() -> None:
