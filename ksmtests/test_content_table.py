@@ -109,7 +109,7 @@ def test_one_byte_makes_one_page_stay_alone(table: Table) -> None:
     table.settle()
     table.fill(D, D, D)
     table.settle()
-    table.fill(D, D, D, last_byte=ord("e"))
+    table.fill(D, D, D, last_byte=D[-1] ^ 1)
     first, second, third = table.regions
     table.settle(first, second.part(0, PAGES - 1), third)
     table.assert_holds(shared=1, sharing=TOTAL - 2, unshared=1)
