@@ -29,6 +29,7 @@ from plugins.kernels import kernel_of
 
 KEYS = {"test": str, "bug": str, "releases": list, "architectures": list, "until": date}
 NEEDED = ("test", "bug")
+OF_RUN = "known_issues_of_run"  # the plugin of a run that was given a file
 ATTRIBUTE = "known_issue"  # of a report that is of one: its number in the file
 
 
@@ -180,14 +181,15 @@ class KnownIssues:
                 raise pytest.UsageError(f"{option.known_issues}: no test is {issue.test}")
 
     def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:
-        """Say which entries can go."""
-        lines = [*self._outdated()]
+        """Name them."""
+        lines = [*self.outdated()]
         if lines:
             terminalreporter.section("known issues")
         for line in lines:
             terminalreporter.line(line)
 
-    def _outdated(self) -> Generator[str, None, None]:
+    def outdated(self) -> Generator[str, None, None]:
+        """Tell of the entries that can go."""
         for number, issue in enumerate(self._issues):
             if issue.until < today():
                 yield f"ended on {issue.until}: {issue.test} ({issue.bug})"
@@ -216,4 +218,4 @@ def pytest_configure(config: pytest.Config) -> None:
         _refuse_missing_files(issues, config.rootpath)
     except KnownIssuesError as error:
         raise pytest.UsageError(f"--known-issues: {error}") from error
-    config.pluginmanager.register(KnownIssues(config, issues), "known_issues_of_run")
+    config.pluginmanager.register(KnownIssues(config, issues), OF_RUN)

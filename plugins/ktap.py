@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import pytest
 
 from plugins.kernels import kernel_of
+from plugins.known_issues import OF_RUN
 from plugins.results import TERMINATED, TOTALS, Follower, Result, escaped, names, together
 
 INDENT = "  "
@@ -192,7 +193,8 @@ class Ktap(Follower):
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Give every number of the plan its line."""
         super().pytest_sessionfinish(session)
-        why = self.why or "the run ended early"
+        whole = "collected only" if self._config.option.collectonly else "the run ended early"
+        why = self.why or whole
         for child in self._root.children.values():
             child.cut(Result(ok=True, directive="SKIP", reason=f"not run: {why}"))
         if not self._root.opened:
@@ -200,6 +202,8 @@ class Ktap(Follower):
         self._advance(self._root, 0)
         if not self._root.done:
             self._comment(0, "no test was selected")
+        if known := self._config.pluginmanager.get_plugin(OF_RUN):
+            self._comment(0, "\n".join(known.outdated()))
         totals = " ".join(f"{name}:{self._totals[name]}" for name in TOTALS)
         self._print(0, f"# Totals: {totals}")
 
@@ -216,7 +220,8 @@ def _on_sigterm(do: Any) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Print in the place of pytest's own reporter."""
-    if not config.option.ktap or hasattr(config, "workerinput"):
+    told = config.option.help or config.option.version  # instead of a run
+    if not config.option.ktap or told or hasattr(config, "workerinput"):
         return
     if config.getoption("dist", "no") == "each":
         raise pytest.UsageError("--ktap has one line for each test: it takes no --dist each")

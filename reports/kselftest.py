@@ -31,7 +31,7 @@ def missing() -> str:
         return f"python3 is {_dotted(sys.version_info[:2])}, older than {_dotted(OLDEST_PYTHON)}"
     for module, (package, oldest) in PACKAGES.items():
         if importlib.util.find_spec(module) is None:
-            return f"{package} is not installed"
+            return f"{package} is not installed for {sys.executable}"
         found = _version(DISTRIBUTIONS.get(module, module))
         if found and found < oldest:
             return f"{package} is {_dotted(found)}, older than {_dotted(oldest)}"

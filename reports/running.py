@@ -38,7 +38,7 @@ def run(argv: list[str]) -> int:
         return skip(reason)
     tally = Tally()
     status = pytest.main([*ARGUMENTS, *argv], plugins=[tally])
-    if not tally.ended:
+    if status and not tally.ended:  # without an error it was asked for --help, --features ...
         sys.stdout.write(f"KTAP version 1\n1..1\nnot ok 1 pytest # ERROR exit status {status:d}\n")
     return meaning(status, tally)
 

@@ -105,10 +105,13 @@ def test_what_no_longer_fails_is_told(run: Run, checkout: Path, workers: tuple[s
 
 
 def test_ktap_has_the_link(run: Run, checkout: Path) -> None:
-    """As the reason of XFAIL, and of a pass that was not expected."""
+    """As the reason of XFAIL and of a pass that was not expected, which is told at the end, too."""
     text = run(SUITE, listed(checkout, "test_passes", "test_fails"), "--ktap").stdout.str()
     assert f"test_fails # XFAIL known issue: {BUG}\n" in text
     assert f"test_passes # passes, though expected to fail: known issue: {BUG}\n" in text
+    told = text.splitlines()[-2:]
+    assert told[0] == f"#   no longer fails: suite/test_it.py::test_passes ({BUG})"
+    assert told[1].startswith("# Totals: ")
 
 
 def test_releases_are_those_of_the_kernel_under_test(run: Run, checkout: Path) -> None:

@@ -276,6 +276,14 @@ def test_nothing_to_run_is_an_empty_plan(suite: Suite, start: Run) -> None:
     assert read(start("-k", "nothing").communicate()[0]).planned == 0
 
 
+def test_what_is_collected_alone_is_not_run(suite: Suite, start: Run) -> None:
+    """That it was not is for a reason."""
+    suite(CUT)
+    level = read(start("--collect-only").communicate()[0])
+    reason = "SKIP not run: collected only"
+    assert level.lines == [f"ok test_1 # {reason}", f"ok test_2 # {reason}"]
+
+
 def test_an_argument_that_is_no_file_is_told(suite: Suite, start: Run) -> None:
     """A usage error after the start of the session."""
     suite(CUT)
