@@ -10,6 +10,7 @@ ifneq ($(LIB_MK),)
 TEST_PROGS := ksm.sh
 TEST_FILES := conftest.py pyproject.toml \
 	arch guests kconfig ksmtests lease mm plugins reports uapi
+EXTRA_CLEAN := $(wildcard __pycache__ */__pycache__ */*/__pycache__)
 ifneq ($(LIB_MK),../lib.mk)
 # The runner finds the settings by the directory a shell says it is in.
 export PWD := $(abspath $(dir $(LIB_MK)))/$(notdir $(OUTPUT))
@@ -42,8 +43,12 @@ SMOKE := mergeable-does-not-mark sharer-not-counted fork-not-counted comparison-
 	set-0-clears-without-having-set smart-scan-never run-2-keeps-the-passes limit-one-too-high \
 	merge-not-traced copy-not-counted
 
+# What systems that gate kernels are run with: Debian's packages. Tests skip what cannot be had.
+SYSTEMS := autopkgtest lava-common mmdebstrap python3-cffi python3-pyroute2 python3-pytest \
+	python3-pytest-xdist
+
 .PHONY: matrix mutants check check-kernels check-guests check-qa check-red check-mutants bench \
-	bench-guests perf emulation browser
+	bench-guests perf emulation browser systems
 
 matrix: $(RUN_READY) emulation
 	$(IN_VENV) bench.matrix
@@ -65,7 +70,7 @@ check-guests: $(DEV_READY) emulation
 	$(IN_VENV) pytest -m guest tests
 
 # Runs the suite in the systems that gate kernels, as they do, and looks at reports in a browser.
-check-qa: $(QA_READY) browser
+check-qa: $(QA_READY) browser systems
 	$(IN_VENV) pytest -n 2 -m qa tests
 
 # Runs the suite on a kernel that seems to have one bug after another; takes its time.
@@ -101,6 +106,13 @@ browser:
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
 		apt-get install -y --no-install-recommends $(BROWSER_PACKAGES) || \
 		{ echo "a browser is missing: install $(BROWSER_PACKAGES)" >&2; exit 1; }
+
+systems:
+	@for package in $(SYSTEMS); do \
+		dpkg-query -s $$package >/dev/null 2>&1 || \
+		apt-get install -y --no-install-recommends $$package || \
+		echo "$$package cannot be installed" >&2; \
+	done
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || apt-get install -y python3-venv || \

@@ -24,6 +24,7 @@ from reports import kselftest
 from reports.running import Tally, meaning
 from tests.kernel_tree import SELFTESTS, kernel_tree
 from tests.ktap_reader import Level, read
+from tests.userspace import PLACE, userspace
 
 ROOT = Path(__file__).parent.parent
 NOT_PLACED = shutil.ignore_patterns(".*", "__pycache__", "tests", "bench", "docs")
@@ -33,6 +34,7 @@ DEADLINE = 600  # s; the whole suite takes ten, beside other runs many times tha
 Test = TypeVar("Test", bound=Callable[..., Any])
 
 DISTRIBUTION = "/usr/bin/python3"
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # its python3 is the one of this run
 
 on_this_kernel = pytest.mark.skipif(why_not_here() is not None, reason=str(why_not_here()))
 
@@ -56,10 +58,9 @@ def run(*command: str | Path, **environment: str) -> "subprocess.CompletedProces
     """Run a command; its python3 is the one that runs this, unless another PATH is given."""
     foreign = ("PYTEST_", "MAKE", "MFLAGS", "KSELFTEST")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.run(
         command,
-        env={**kept, "PATH": path, **environment},
+        env={**kept, "PATH": PATH, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -207,6 +208,19 @@ def test_an_error_of_usage_fails(tree: Path, arguments: str, line: str) -> None:
     assert done.returncode == 1
 
 
+@on_this_kernel
+@pytest.mark.parametrize(
+    ("option", "line"),
+    [("--help", "usage: .*"), ("--version", "pytest .*"), ("--features", "thp .*")],
+)
+def test_a_question_is_answered(option: str, line: str) -> None:
+    """It is no run, and no error."""
+    done = run(ROOT / "ksm.sh", option)
+    assert re.search(f"^{line}", done.stdout, re.MULTILINE), done.stdout
+    assert not re.search("^(KTAP|not ok)", done.stdout, re.MULTILINE)
+    assert done.returncode == 0
+
+
 @in_a_tree
 @on_this_kernel
 def test_a_run_that_takes_too_long_says_what_was_running(tree: Path) -> None:
@@ -221,28 +235,40 @@ def test_a_run_that_takes_too_long_says_what_was_running(tree: Path) -> None:
 
 @in_a_tree
 @on_this_kernel
-@pytest.mark.parametrize("python", [sys.executable, DISTRIBUTION], ids=["this", "distribution's"])
-def test_the_whole_suite_as_kselftest_runs_it(tree: Path, tmp_path: Path, python: str) -> None:
+def test_the_whole_suite_as_kselftest_runs_it(tree: Path, tmp_path: Path) -> None:
     """The runner's result, the suite's lines and pytest's own counts agree."""
-    if not _has_packages(python):
-        pytest.skip(f"{python} lacks {', '.join(name for name, _ in kselftest.PACKAGES.values())}")
     copied(tree)
     junit = tmp_path / "junit.xml"
-    path = f"{Path(python).parent}:{os.environ['PATH']}"
-    done = run_installed(install(tree), arguments=f"--junitxml={junit}", PATH=path)
+    done = run_installed(install(tree), arguments=f"--junitxml={junit}")
+    assert_counts_agree(done.stdout, junit)
+
+
+@in_a_tree
+@on_this_kernel
+@pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="mmdebstrap is not installed")
+@pytest.mark.parametrize("suite", ["bookworm", "sid"])
+def test_the_whole_suite_in_the_userspace_of_debian(tree: Path, tmp_path: Path, suite: str) -> None:
+    """With the oldest Python and pytest that will do, and with the newest, all of it read-only."""
+    copied(tree)
+    install(tree).rename(tmp_path / "kselftest")
+    options = f"--junitxml={PLACE}/junit.xml"
+    with userspace(suite, tmp_path) as inside:
+        runner = (f"{PLACE}/kselftest/run_kselftest.sh", "-c", "ksm")
+        done = run(*inside, *runner, KSELFTEST_KSM_SH_ARGS=options)
+    assert_counts_agree(done.stdout, tmp_path / "junit.xml")
+    assert not re.findall(r"^.*\bnot ok .*", done.stdout, re.MULTILINE)
+
+
+def assert_counts_agree(text: str, junit: Path) -> None:
+    """What the runner printed of the whole suite is what pytest counted."""
     (counts,) = ET.fromstring(junit.read_text())  # noqa: S314
-    tests = list(inner(done.stdout).tests())
+    tests = list(inner(text).tests())
     assert len(tests) == len(counts.findall("testcase"))
     failed = int(counts.attrib["failures"]) + int(counts.attrib["errors"])
     assert sum(line.startswith("not ok") for line in tests) == failed
     left_out = [line for line in tests if "# SKIP" in line or "# XFAIL" in line]
     assert len(left_out) == int(counts.attrib["skipped"])
-    assert f"\n{'not ok' if failed else 'ok'} 1 {PROGRAM}" in done.stdout
-
-
-def _has_packages(python: str) -> bool:
-    modules = ", ".join(kselftest.PACKAGES)
-    return run(python, "-c", f"import {modules}").returncode == 0
+    assert f"\n{'not ok' if failed else 'ok'} 1 {PROGRAM}" in text
 
 
 # Building
@@ -251,7 +277,10 @@ def _has_packages(python: str) -> bool:
 @in_a_tree
 @PLACED
 def test_installation_has_what_a_run_needs(tree: Path, placed: Callable[[Path], Path]) -> None:
-    """Also from a build directory of its own, and in an archive; the source stays as it was."""
+    """Also from a build directory of its own, and in an archive; the source stays as it was.
+
+    `clean` has it so again after it was run.
+    """
     suite = placed(tree)
     before = sorted(suite.rglob("*"))
     build = tree.parent / "build"
@@ -267,7 +296,10 @@ def test_installation_has_what_a_run_needs(tree: Path, placed: Callable[[Path], 
     assert {"./ksm/ksm.sh", "./ksm/uapi/_libc.py", "./run_kselftest.sh"} <= set(names)
     assert (installed.parent / "kselftest-list.txt").read_text() == "ksm:ksm.sh\n"
     assert sorted(suite.rglob("*")) == before
+    for room in (".", "uapi", "ksmtests/perf"):
+        (suite / room / "__pycache__").mkdir()
     make(tree, f"O={build}", "clean")
+    assert sorted(suite.rglob("*")) == before
 
 
 @in_a_tree
@@ -332,7 +364,9 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
     """A Python without anything: the suite skips, and says what to install."""
     venv.create(tmp_path / "bare")
     done = run(ROOT / "ksm.sh", PATH=f"{tmp_path}/bare/bin:/usr/bin:/bin")
-    assert done.stdout == "KTAP version 1\n1..0 # SKIP python3-pytest is not installed\n"
+    python = tmp_path / "bare/bin/python3"
+    missing = f"python3-pytest is not installed for {python}"
+    assert done.stdout == f"KTAP version 1\n1..0 # SKIP {missing}\n"
     assert done.returncode == 4
 
 
@@ -353,7 +387,7 @@ def test_each_package_is_asked_for(module: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(kselftest, "PACKAGES", {module: kselftest.PACKAGES[module]})
     assert re.fullmatch(rf"{package} is 0\.1, older than \d+\.\d+", kselftest.missing())
     monkeypatch.setattr(kselftest, "PACKAGES", {f"no_{module}": (package, (1, 0))})
-    assert kselftest.missing() == f"{package} is not installed"
+    assert kselftest.missing() == f"{package} is not installed for {sys.executable}"
 
 
 def test_an_old_python_is_a_skip(monkeypatch: pytest.MonkeyPatch) -> None:

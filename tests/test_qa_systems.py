@@ -5,22 +5,24 @@ What they run is planted. tmt and autopkgtest install packages of the distributi
 wherever they run on the machine itself.
 """
 
+import fcntl
 import json
-import os
 import shutil
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from guests.cache import cache_dir, locked
 from reports import kselftest
+from tests.suite_run import wait_until
 from tests.test_kselftest import (
     DISTRIBUTION,
     FAILS,
     HANGS,
     KNOWN,
     PASSES,
+    PATH,
     ROOT,
     SKIPS,
     on_this_kernel,
@@ -38,6 +40,7 @@ validate(definition)
 json.dump(definition, sys.stdout)
 """
 # What LAVA puts into PATH of the machine under test.
+DPKG_LOCK = Path("/var/lib/dpkg/lock-frontend")
 LAVA_TEST_CASE = '#!/bin/sh\necho "$@" >>"$CALLS"\n'
 
 
@@ -48,7 +51,25 @@ def has(python: str, *modules: str) -> bool:
 
 def command(name: str) -> pytest.MarkDecorator:
     """Skip a test where a command is not installed."""
-    return pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed")
+    found = shutil.which(name, path=PATH)
+    return pytest.mark.skipif(found is None, reason=f"{name} is not installed")
+
+
+@pytest.fixture
+def packages() -> Iterator[None]:
+    """Nobody else installs packages, of tests for as long as this one runs: dpkg does not wait."""
+    with locked(cache_dir() / "packages.lock"):
+        wait_until(lambda: not _is_locked(DPKG_LOCK), f"others to be done with {DPKG_LOCK}")
+        yield
+
+
+def _is_locked(file: Path) -> bool:
+    with file.open("r+") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 @pytest.fixture
@@ -85,6 +106,7 @@ def test_tmt_has_no_complaint() -> None:
 @pytest.mark.network
 @on_this_kernel
 @command("tmt")
+@pytest.mark.usefixtures("packages")
 @pytest.mark.parametrize(
     ("module", "arguments", "total"),
     [
@@ -110,6 +132,7 @@ def test_tmt_has_a_result_of_each_test(
 @pytest.mark.network
 @on_this_kernel
 @command("autopkgtest")
+@pytest.mark.usefixtures("packages")
 @pytest.mark.parametrize(
     ("module", "result", "status"),
     [
@@ -162,10 +185,9 @@ def test_lava_has_a_result_of_each_test(
     told.write_text(LAVA_TEST_CASE)
     told.chmod(0o755)
     script = "\n".join(["set -e", f'cd "{suite}"', f"KSM_SH_ARGS='{arguments}'", *steps])
-    path = f"{told.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     if module == HANGS:
         script = script.replace("./ksm.sh", "timeout -s KILL 10 ./ksm.sh", 1)
-    done = run("sh", "-c", script, PATH=path, CALLS=str(tmp_path / "calls"))
+    done = run("sh", "-c", script, PATH=f"{told.parent}:{PATH}", CALLS=str(tmp_path / "calls"))
     assert done.returncode == 0, done.stdout
     found = (tmp_path / "calls").read_text().replace(" --result", "").splitlines()
     assert sorted(line.removeprefix("ksmtests.test_planted.") for line in found) == sorted(cases)
