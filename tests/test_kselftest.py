@@ -248,7 +248,7 @@ def test_the_whole_suite_as_kselftest_runs_it(tree: Path, tmp_path: Path) -> Non
 @pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="mmdebstrap is not installed")
 @pytest.mark.parametrize("suite", ["bookworm", "sid"])
 def test_the_whole_suite_in_the_userspace_of_debian(tree: Path, tmp_path: Path, suite: str) -> None:
-    """With the oldest Python and pytest that will do, and with the newest, all of it read-only."""
+    """With the oldest Python and pytest that will do, and the newest; the root is read-only."""
     copied(tree)
     install(tree).rename(tmp_path / "kselftest")
     options = f"--junitxml={PLACE}/junit.xml"
@@ -357,7 +357,18 @@ def test_makefile_names_every_room() -> None:
     assert set(files[1].replace("\\\n", " ").split()) == {"conftest.py", "pyproject.toml", *rooms}
 
 
-# What must be installed
+# What must be there
+
+
+@on_this_kernel
+def test_a_kernel_without_ksm_is_a_skip() -> None:
+    """Its release is told, and what it has to be built with."""
+    hidden = f"mount -t tmpfs none /sys/kernel/mm && exec {ROOT}/ksm.sh"
+    done = run("unshare", "--mount", "sh", "-c", hidden)
+    release = re.escape(os.uname().release)
+    told = rf"1\.\.0 # SKIP this kernel, {release}, has no .* CONFIG_KSM=y\n"
+    assert re.fullmatch(f"KTAP version 1\n{told}", done.stdout)
+    assert done.returncode == 4
 
 
 def test_a_missing_package_is_named(tmp_path: Path) -> None:
