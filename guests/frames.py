@@ -46,6 +46,18 @@ def unpack(value: object) -> bytes:
         raise ProtocolError(f"not base64: {error}") from error
 
 
+def _writable(value: Any) -> Any:
+    """A value whose texts can be written and passed on, which half of a surrogate pair cannot."""
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case list():
+            return [_writable(each) for each in value]
+        case dict():
+            return {_writable(key): _writable(each) for key, each in value.items()}
+    return value
+
+
 class Decoder:
     """Takes bytes as they arrive and gives messages."""
 
@@ -71,6 +83,8 @@ class Decoder:
 def _parse(body: bytes) -> Message:
     try:
         message = json.loads(body)
+        if b"\\u" in body:
+            message = _writable(message)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"not JSON: {error}; it begins {body[:40]!r}") from error
     if not isinstance(message, dict):

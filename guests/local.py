@@ -62,6 +62,8 @@ def find(path: Path) -> LocalKernel:
         raise CatalogueError(str(error)) from error
     except OSError as error:
         raise CatalogueError(f"cannot read the kernel {path}: {error.strerror}") from error
+    except (RuntimeError, ValueError) as error:  # ~nobody, or a loop of links; a NUL
+        raise CatalogueError(f"cannot find the kernel {str(path)!r}: {error}") from error
     return kernel
 
 

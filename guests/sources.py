@@ -52,7 +52,11 @@ def _of(word: str, catalogue: Catalogue) -> Sequence[Kernel]:
     try:
         return catalogue.resolve(word)
     except CatalogueError:
-        if Path(word).exists():
+        try:
+            there = Path(word).exists()
+        except OSError:  # a name that no file can have
+            there = False
+        if there:
             return [find(Path(word))]
         raise
 

@@ -109,9 +109,10 @@ class Matrix:
                 found.setdefault(alike(reason, row.release), Counter())[name] += count
         return sorted(found.items())
 
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the counts."""
-        if path := self._config.option.matrix:
+        path = self._config.option.matrix
+        if path and session.exitstatus != pytest.ExitCode.USAGE_ERROR:
             data = {"kernels": {name: row.data() for name, row in self.rows.items()}}
             path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
@@ -124,4 +125,9 @@ def alike(reason: str, release: str) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     """Count where the terminal is: workers report to it."""
     if not hasattr(config, "workerinput"):
+        try:
+            if path := config.option.matrix:
+                path.open("a").close()  # rather now than when all tests have run
+        except OSError as error:
+            raise pytest.UsageError(f"--matrix: {error}") from error
         config.pluginmanager.register(Matrix(config, kernels(config)), "matrix")

@@ -19,6 +19,8 @@ under test is one has to do without more.
 
 import json
 import math
+import os
+import stat
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -99,16 +101,29 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 
 class Record(Follower):
-    """The file of a run."""
+    """The file of a run. What it held before stays where the tests cannot even be collected."""
 
     def __init__(self, config: pytest.Config, file: TextIO) -> None:
         super().__init__()
         self._config = config
         self._file = file
+        self._begun = False
         self._started: dict[str, str] = {}
         self._facts: dict[str, dict[str, str]] = {}  # of kernels, by name
+
+    def _begin(self) -> None:
+        if self._begun:
+            return
+        self._begun = True
+        if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+            self._file.truncate(0)
         head = {"record": VERSION, "run": uuid.uuid4().hex, "start": now()}
-        self._write({**head, "again": again(config)})
+        self._write({**head, "again": again(self._config)})
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> None:
+        """Begin."""
+        self._begin()
 
     def _write(self, data: dict[str, object]) -> None:
         self._file.write(json.dumps(data) + "\n")
@@ -147,7 +162,10 @@ class Record(Follower):
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write what was running, and the end."""
         super().pytest_sessionfinish(session)
-        self._write({"end": int(session.exitstatus)})
+        if session.exitstatus != pytest.ExitCode.USAGE_ERROR:
+            self._begin()
+        if self._begun:
+            self._write({"end": int(session.exitstatus)})
         self._file.close()
 
 
@@ -157,7 +175,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if record is None or hasattr(config, "workerinput"):
         return
     try:
-        file = record.open("w", encoding="utf-8")
+        file = record.open("a", encoding="utf-8")
     except OSError as error:
         raise pytest.UsageError(f"--record: {error}") from error
     config.pluginmanager.register(Record(config, file), "record")

@@ -57,7 +57,11 @@ class Run:
 
 
 def _text(value: object) -> bool:
-    return isinstance(value, str)
+    """Whether it is a text that can be written, which half of a surrogate pair cannot."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _texts(value: object) -> bool:
