@@ -49,7 +49,7 @@ def _matches(text: str, pattern: str, *, before: str) -> bool:
 
     Only `*` is special. fnmatch tries no combination of them twice, as `.*` would.
     """
-    plain = re.sub(r"[[?]", r"[\g<0>]", pattern)
+    plain = re.sub(r"[\[?]", r"[\g<0>]", pattern)
     return fnmatchcase(text, plain) or fnmatchcase(text, f"{plain}{before}*")
 
 
