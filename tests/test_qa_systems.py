@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""tmt, autopkgtest and LAVA run the suite by its own files, and are told what happened.
+"""tmt, autopkgtest and LAVA run the suite by its own files, as docs/qa.md has it.
 
 What they run is planted. tmt and autopkgtest install packages of the distribution, as they do
 wherever they run on the machine itself.
@@ -7,7 +7,9 @@ wherever they run on the machine itself.
 
 import fcntl
 import json
+import re
 import shutil
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 
 from guests.cache import cache_dir, locked
 from reports import kselftest
+from tests.kernel_tree import kernel_tree
 from tests.suite_run import wait_until
 from tests.test_kselftest import (
     DISTRIBUTION,
@@ -25,6 +28,8 @@ from tests.test_kselftest import (
     PATH,
     ROOT,
     SKIPS,
+    copied,
+    install,
     on_this_kernel,
     place,
     plant,
@@ -191,3 +196,49 @@ def test_lava_has_a_result_of_each_test(
     assert done.returncode == 0, done.stdout
     found = (tmp_path / "calls").read_text().replace(" --result", "").splitlines()
     assert sorted(line.removeprefix("ksmtests.test_planted.") for line in found) == sorted(cases)
+
+
+# docs/qa.md
+
+# What its commands select, and its known issue.
+SELECTED = """
+import pytest
+pytestmark = [pytest.mark.settings, pytest.mark.zero_pages]
+def test_profit_counts_merged_pages(): pass
+"""
+
+
+def examples() -> dict[str, list[str]]:
+    """The indented blocks of each section, by its title; all end in one."""
+    _, *sections = re.split("^## ", (ROOT / "docs/qa.md").read_text(), flags=re.MULTILINE)
+    found = {}
+    for section in sections:
+        title = section.partition("\n")[0]
+        blocks = re.findall(r"(?:^ {4}.*\n)+", section, re.MULTILINE)
+        assert blocks, title
+        assert section.rstrip().endswith(blocks[-1].rstrip()), f"{title} ends in a command"
+        found[title] = [textwrap.dedent(block) for block in blocks]
+    return found
+
+
+@pytest.mark.qa
+@pytest.mark.network
+@on_this_kernel
+@pytest.mark.usefixtures("packages")
+def test_the_manual_s_commands_run(suite: Path, tmp_path: Path, subtests: pytest.Subtests) -> None:
+    """Those that sections end in, one after the other, as some take what others made."""
+    tree = shutil.copytree(kernel_tree(), tmp_path / "linux", symlinks=True)
+    for checkout in (suite, copied(tree)):
+        plant(checkout, PASSES)
+        (checkout / "ksmtests/test_profit.py").write_text(SELECTED)
+    installed = install(tree)
+    (suite / "linux").symlink_to(tree)
+    (suite / "known.toml").write_text(examples()["Known issues"][0])
+    for title, blocks in examples().items():
+        if "pytest -m qa" in blocks[-1]:
+            continue  # runs other tests of this kind
+        where = installed if "run_kselftest.sh" in blocks[-1] else suite
+        with subtests.test(title):
+            done = run("bash", "-ec", f"set -o pipefail; cd {where}; {blocks[-1]}")
+            assert done.returncode == 0, done.stdout
+            assert not re.search("not ok|# SKIP", done.stdout), done.stdout
