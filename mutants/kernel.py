@@ -206,8 +206,8 @@ class Builder:
         fragment = self.output / "guests.config"
         fragment.write_text("".join(f"CONFIG_{one}=y\n" for one in wanted), encoding="utf-8")
         config = self.output / ".config"
-        fragments = [fragment, *_fragments(CHECKOUT / "kconfig", target.machine)]
-        fragments += _fragments(HERE, target.machine)
+        fragments = [fragment, *_fragments(CHECKOUT / "kconfig/config", target.machine)]
+        fragments += _fragments(HERE / "kernel.config", target.machine)
         before = config.read_text("utf-8") if config.exists() else ""
         known = self.output / "fragments.config"
         merged = "".join(one.read_text("utf-8") for one in fragments)
@@ -281,8 +281,12 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in foreign}
 
 
-def _fragments(directory: Path, machine: str) -> list[Path]:
-    paths = [directory / "config", directory / f"config.{machine}"]
+def _fragments(common: Path, machine: str) -> list[Path]:
+    """One for all machines, and what there is for this one.
+
+    A name that begins with `config` would have `make kselftest-merge` take it for a selftest's.
+    """
+    paths = [common, common.with_name(f"{common.name}.{machine}")]
     return [path for path in paths if path.exists()]
 
 

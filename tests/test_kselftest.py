@@ -322,9 +322,10 @@ def test_installation_can_be_read_only(tree: Path) -> None:
 
 @in_a_tree
 def test_kselftest_merge_finds_the_fragments(tree: Path) -> None:
-    """`make kselftest-merge` looks for files by these names; the architecture's is found, too."""
+    """`make kselftest-merge` looks for files by these names, and takes no other of ours for one."""
     copied(tree)
     found = run("find", tree / SELFTESTS / "ksm", "-name", "config", "-o", "-name", "config.x86_64")
+    assert {Path(path).resolve().parent.name for path in found.stdout.split()} == {"kconfig"}
     base = tree.parent / ".config"
     base.write_text("# CONFIG_KSM is not set\n")
     script = tree / "scripts/kconfig/merge_config.sh"
