@@ -36,6 +36,8 @@ from tests.test_kselftest import (
     run,
 )
 
+DIES = PASSES + "import os, signal\ndef test_dies(): os.kill(os.getpid(), signal.SIGKILL)\n"
+
 LAVA = """
 import json, sys, yaml
 from lava_common.schemas.test.testdef import validate
@@ -119,16 +121,20 @@ def test_tmt_has_no_complaint() -> None:
         (KNOWN, "", "total: 2 tests passed and 1 info"),
         (SKIPS, "", "total: 2 tests skipped"),
         (PASSES, "--nonsense", "total: 1 error"),
+        (HANGS, "-n 0", "total: 1 test passed and 2 tests failed"),
     ],
-    ids=["fails", "known bug", "skips", "usage"],
+    ids=["fails", "known bug", "skips", "usage", "hangs"],
 )
 def test_tmt_has_a_result_of_each_test(
     suite: Path, tmp_path: Path, module: str, arguments: str, total: str
 ) -> None:
     """And one of the run as a whole."""
     plant(suite, module)
+    if module == HANGS:
+        definition = suite / "ksm.fmf"
+        definition.write_text(definition.read_text().replace("timeout 19m", "timeout 20"))
     options = ("--feeling-safe", "--root", suite, "run", "--id", tmp_path / "run", "--all")
-    told = ("--environment", f"KSM_SH_ARGS={arguments}")
+    told = ("--environment", f'KSM_SH_ARGS="{arguments}"')
     done = run("tmt", *options, *told, "provision", "--how", "local")
     assert done.stdout.rstrip().endswith(total), done.stdout
 
@@ -176,9 +182,10 @@ def steps() -> Sequence[str]:
         (SKIPS, "", ["ksm skip", "test_skipped skip"]),
         (PASSES, "--nonsense", ["ksm fail"]),
         (PASSES, "nowhere.py", ["ksm fail"]),
-        (HANGS, "", ["ksm fail", "test_passes pass"]),
+        (HANGS, "-n 0", ["ksm fail", "test_hangs fail", "test_passes pass"]),
+        (DIES, "-n 0", ["ksm fail", "test_passes pass"]),
     ],
-    ids=["fails", "known bug", "skips", "usage", "no file", "killed"],
+    ids=["fails", "known bug", "skips", "usage", "no file", "hangs", "killed"],
 )
 def test_lava_has_a_result_of_each_test(
     suite: Path, tmp_path: Path, steps: Sequence[str], module: str, arguments: str, cases: list[str]
@@ -189,9 +196,9 @@ def test_lava_has_a_result_of_each_test(
     told.parent.mkdir()
     told.write_text(LAVA_TEST_CASE)
     told.chmod(0o755)
-    script = "\n".join(["set -e", f'cd "{suite}"', f"KSM_SH_ARGS='{arguments}'", *steps])
-    if module == HANGS:
-        script = script.replace("./ksm.sh", "timeout -s KILL 10 ./ksm.sh", 1)
+    limit = 20 if module == HANGS else 300  # s
+    parameters = (f"KSM_SH_ARGS='{arguments}'", f"KSM_TIMEOUT={limit}")
+    script = "\n".join(["set -e", f'cd "{suite}"', *parameters, *steps])
     done = run("sh", "-c", script, PATH=f"{told.parent}:{PATH}", CALLS=str(tmp_path / "calls"))
     assert done.returncode == 0, done.stdout
     found = (tmp_path / "calls").read_text().replace(" --result", "").splitlines()
