@@ -202,7 +202,8 @@ def test_advice_follows_from_time_and_cpu(
         assert max(1, int(pause)) <= last.seconds <= max(1, took), f"pass {number}: {last}"
         before, spent = spent, time.clock_gettime_ns(clock)
         percent = (spent - before) * 100 // 10**9 // last.seconds
-        assert abs(last.percent - max(percent, 1)) <= SLACK, f"pass {number}: {percent} %"
+        if number:  # the first is charged with more, see test_first_advice_charges_one_pass
+            assert abs(last.percent - max(percent, 1)) <= SLACK, f"pass {number}: {percent} %"
         expected = advisor.after(last.seconds, last.percent)
         assert last.pages == expected, f"pass {number}: {last}, {advisor}"
         assert settings.pages_to_scan == expected
