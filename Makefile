@@ -108,6 +108,7 @@ browser:
 		{ echo "a browser is missing: install $(BROWSER_PACKAGES)" >&2; exit 1; }
 
 systems:
+	@dpkg-query -s $(SYSTEMS) >/dev/null 2>&1 || apt-get -q update || true
 	@for package in $(SYSTEMS); do \
 		dpkg-query -s $$package >/dev/null 2>&1 || \
 		apt-get install -y --no-install-recommends $$package || \
