@@ -8,13 +8,17 @@ a ProtocolError. This module is all that both ends share.
 import base64
 import binascii
 import json
+import re
 import struct
 from typing import Any
 
 MAX_FRAME = 1 << 20  # bytes
+DEEPEST = 50  # values in each other; a traceback of pytest's has ten
 MAX_CHUNK = MAX_FRAME // 2  # bytes of output or input in one message, before base64
 
 _LENGTH = struct.Struct(">I")
+_ODD = re.compile(rb"\\[ubfr]|\xc2[\x80-\x9f]|\x7f")  # in JSON, what may stand for one of these:
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 Message = dict[str, Any]
 
@@ -46,15 +50,22 @@ def unpack(value: object) -> bytes:
         raise ProtocolError(f"not base64: {error}") from error
 
 
-def _writable(value: Any) -> Any:
-    """A value whose texts can be written and passed on, which half of a surrogate pair cannot."""
+def _plain(value: Any, depth: int = 1) -> Any:
+    """A value whose texts can be written and passed on, and do nothing to a terminal.
+
+    Half of a surrogate pair can be neither, nor can what is nested without end; of control
+    characters line ends and tabs are kept. Raises ProtocolError.
+    """
+    if depth > DEEPEST:
+        raise ProtocolError(f"values nested in each other {depth} times; {DEEPEST} are the limit")
     match value:
         case str():
-            return value.encode("utf-8", "backslashreplace").decode()
+            text = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
+            return text.encode("utf-8", "backslashreplace").decode()
         case list():
-            return [_writable(each) for each in value]
+            return [_plain(each, depth + 1) for each in value]
         case dict():
-            return {_writable(key): _writable(each) for key, each in value.items()}
+            return {_plain(key): _plain(each, depth + 1) for key, each in value.items()}
     return value
 
 
@@ -83,8 +94,8 @@ class Decoder:
 def _parse(body: bytes) -> Message:
     try:
         message = json.loads(body)
-        if b"\\u" in body:
-            message = _writable(message)
+        if _ODD.search(body) or body.count(b"[") + body.count(b"{") > DEEPEST:
+            message = _plain(message)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"not JSON: {error}; it begins {body[:40]!r}") from error
     if not isinstance(message, dict):

@@ -23,6 +23,7 @@ START_S = 120  # for pytest in the guest to collect
 GRACE_S = 60  # after a test's own timeout
 MOST_BARREN = 2  # guests lost without one finished test before the kernel is given up
 KEPT_OUTPUT = 100  # chunks of what pytest in the guest printed last
+MOST_REPORTS = 10_000  # of one test, with its subtests
 MOST_PENDING = 1000  # messages that may wait to be looked at
 
 # Options that mean in the guest what they mean here: destination -> how to say it again.
@@ -54,6 +55,8 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "_report_type": str,
     "_subtest.context": dict,
 }
+TIMES = frozenset(("duration", "start", "stop"))
+MOST_SECONDS = 1e11  # of times, since 1970 as well
 OUTCOMES = frozenset(("passed", "failed", "skipped"))
 PHASES = frozenset(("setup", "call", "teardown"))
 
@@ -84,6 +87,26 @@ def without_kernel(nodeid: str, name: str) -> str:
 
 def rebuilt(config: pytest.Config, data: object, item: pytest.Item, name: str) -> pytest.TestReport:
     """The report of an item as it would be without guests. Raises MalformedReport."""
+    known = _fields(data)
+    if known.get("nodeid") != inside_nodeid(item, name):
+        raise MalformedReport(f"a report of {str(known.get('nodeid'))[:200]}")
+    known |= {"nodeid": item.nodeid, "location": item.location}
+    known["keywords"] = dict.fromkeys(item.keywords, 1)
+    try:
+        report = config.hook.pytest_report_from_serializable(config=config, data=known)
+        _ = report.longreprtext, report.head_line
+    except Exception as error:  # whatever a forged report makes pytest do
+        raise MalformedReport(f"a report that is none: {error!r}") from error
+    if not isinstance(report, pytest.TestReport):
+        raise MalformedReport(f"a report that is {type(report).__name__}")
+    crash = getattr(report.longrepr, "reprcrash", None)  # not looked at before the summary
+    if crash and [type(each) for each in vars(crash).values()] != [str, int, str]:
+        raise MalformedReport(f"a report of a crash at {str(vars(crash))[:80]}")
+    return report
+
+
+def _fields(data: object) -> dict[str, Any]:
+    """What of a report is taken over, each of its type."""
     if not isinstance(data, dict):
         raise MalformedReport(f"a report that is {type(data).__name__}")
     known = {key: value for key, value in data.items() if key in FIELDS}
@@ -92,27 +115,19 @@ def rebuilt(config: pytest.Config, data: object, item: pytest.Item, name: str) -
             raise MalformedReport(f"a report whose {key} is {str(value)[:80]}")
     if known.get("outcome") not in OUTCOMES or known.get("when") not in PHASES:
         raise MalformedReport(f"a report of {known.get('outcome')} at {known.get('when')}")
-    if known.get("nodeid") != inside_nodeid(item, name):
-        raise MalformedReport(f"a report of {str(known.get('nodeid'))[:200]}")
-    if known.get("outcome") == "skipped" and isinstance(known["longrepr"], list):
-        known["longrepr"] = _place(known["longrepr"])
-    known |= {"nodeid": item.nodeid, "location": item.location}
-    known["keywords"] = dict.fromkeys(item.keywords, 1)
+    for key in TIMES & known.keys():
+        if isinstance(known[key], bool) or not abs(known[key]) < MOST_SECONDS:
+            raise MalformedReport(f"a report whose {key} is {str(known[key])[:80]}")
+    if known["outcome"] == "skipped" and "wasxfail" not in known:
+        known["longrepr"] = _place(known.get("longrepr"))
     known["sections"] = [(str(title), str(text)) for title, text in _pairs(known, "sections")]
     known["user_properties"] = [
         (str(key), value) for key, value in _pairs(known, "user_properties")
     ]
-    try:
-        report = config.hook.pytest_report_from_serializable(config=config, data=known)
-        _ = report.longreprtext, report.head_line
-    except Exception as error:  # whatever a forged report makes pytest do
-        raise MalformedReport(f"a report that is none: {error!r}") from error
-    if not isinstance(report, pytest.TestReport):
-        raise MalformedReport(f"a report that is {type(report).__name__}")
-    return report
+    return known
 
 
-def _place(where: list[Any]) -> tuple[str, int, str]:
+def _place(where: object) -> tuple[str, int, str]:
     match where:
         case [str(file), int(line), str(reason)]:
             return file, line, reason
@@ -169,16 +184,25 @@ class RemoteSession:
         guest = self._guest or self._open()
         guest.tell(do="test", nodeid=inside_nodeid(item, self.name), next=next_nodeid)
         deadline_s = self._deadline_s(item)
+        phases: list[str | None] = []
         for message in self._messages(guest, deadline_s, "the test had not ended"):
             match message.get("event"):
+                case "report" if len(phases) > MOST_REPORTS:
+                    raise guest.lost(f"sent {len(phases)} reports of one test")
                 case "report":
                     try:
                         report = rebuilt(self._config, message.get("data"), item, self.name)
                     except MalformedReport as error:
                         raise guest.lost(f"sent {error}") from error
+                    phase = None if hasattr(report, "context") else report.when
+                    if phase and phase in phases:
+                        raise guest.lost(f"sent two reports of one {phase}")
+                    phases.append(phase)
                     yield self._introduced(guest, report)
-                case "done":
+                case "done" if {"setup", "teardown"} <= set(phases):
                     return
+                case "done":
+                    raise guest.lost(f"finished a test with reports of {phases} alone")
                 case "unknown":
                     raise guest.lost(f"{item.nodeid} does not exist there")
                 case event:

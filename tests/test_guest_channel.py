@@ -66,12 +66,28 @@ def test_messages_arrive_in_any_pieces() -> None:
         (struct.pack(">I", 3) + b"[1]", "JSON, but no object"),
         (struct.pack(">I", 200_000) + b"[" * 200_000, "not JSON"),
         (struct.pack(">I", 10_000) + b"1" * 10_000, "not JSON"),
+        (struct.pack(">I", 206) + b'{"x":' + b"[" * 100 + b"]" * 100 + b"}", "nested .* 51 times"),
     ],
 )
 def test_hostile_bytes_are_no_message(sent: bytes, complaint: str) -> None:
     """Length, encoding, syntax, depth and kind are bounded."""
     with pytest.raises(ProtocolError, match=complaint):
         Decoder().feed(sent)
+
+
+@pytest.mark.parametrize(
+    ("sent", "taken"),
+    [
+        (rb'"\u001b[2J\b\r\n\t"', r"\x1b[2J\x08\r" + "\n\t"),
+        (rb'"\ud800 \ud83d\ude00"', "\\ud800 \U0001f600"),
+        ('"\x9b2J\x7f ü"'.encode(), r"\x9b2J\x7f" + " ü"),
+    ],
+)
+def test_texts_are_harmless(sent: bytes, taken: str) -> None:
+    """They can be shown and written; what is no control character arrives as it is."""
+    body = b'{"text":' + sent + b"}"
+    (message,) = Decoder().feed(struct.pack(">I", len(body)) + body)
+    assert message == {"text": taken}
 
 
 def test_nothing_too_long_is_sent() -> None:
