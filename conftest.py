@@ -2,6 +2,7 @@
 """The plugins of the suite."""
 
 pytest_plugins = (
+    "plugins.own_files",
     "plugins.requirements",
     "plugins.fixed_by",
     "plugins.kernels",

@@ -37,7 +37,7 @@ def test_attacks(checkout: Path, pytester: pytest.Pytester) -> None:
     """
     ssh = checkout / "bin/ssh"
     ssh.write_text(f'#!/bin/sh\nexport PYTHONPATH={ROOT}\nexec {sys.executable} -m {AGENT} "$@"\n')
-    (pytester.mkpydir("suite") / "test_made_up.py").write_text(SUITE)
+    (checkout / "suite/test_made_up.py").write_text(SUITE)
     before = files(checkout)
     names = [GOOD_HOST, *ATTACKS]
     done = pytester.runpytest_subprocess(
