@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import select
+import shlex
 import shutil
 import sys
 import termios
@@ -13,7 +14,8 @@ import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from guests import catalogue, session, sources, states
+from guests import bisect, catalogue, session, sources, states
+from guests.bisect import BisectError, Step
 from guests.cache import CacheError, cache_dir, locked
 from guests.catalogue import Catalogue, CatalogueError
 from guests.debian import FetchError
@@ -135,6 +137,41 @@ def clean(_: Catalogue, __: list[Kernel], ___: argparse.Namespace) -> int:
     return 0
 
 
+def bisect_tree(_: Catalogue, __: list[Kernel], arguments: argparse.Namespace) -> int:
+    """Print the commands that find the commit which made a test fail; or run them."""
+    tree, build = arguments.tree.resolve(), (arguments.build or arguments.tree).resolve()
+    config = bisect.prepared(build)
+    step = Step(
+        arguments.test, tree, build, config, arguments.checkout.resolve(), _for_pytest(arguments)
+    )
+    commands = bisect.recipe(step, arguments.good, arguments.bad)
+    for command in commands:
+        _say(shlex.join(command))
+    _say(f"# in the end: git -C {tree} bisect reset")
+    return bisect.search(commands) if arguments.run else 0
+
+
+def bisect_step(_: Catalogue, __: list[Kernel], arguments: argparse.Namespace) -> int:
+    """Build, boot and test what is checked out, for `git bisect run`: exit status 0, 1 or 125."""
+    step = Step(
+        *(arguments.test, arguments.tree, arguments.build, arguments.config, arguments.checkout),
+        _for_pytest(arguments),
+    )
+    status, why = step.run(_say)
+    _say(f"bisect: {status}: {why}")
+    return status
+
+
+def _for_pytest(arguments: argparse.Namespace) -> list[str]:
+    """More arguments for pytest: those for it, and what the machine is to be."""
+    told = {
+        "--kernel-append": arguments.append,
+        "--guest-memory": arguments.memory,
+        "--guest-cpus": arguments.cpus,
+    }
+    return [*(f"{name}={value}" for name, value in told.items() if value), *arguments.pytest]
+
+
 Command = Callable[[Catalogue, list[Kernel], argparse.Namespace], int]
 COMMANDS: dict[str, Command] = {
     "list": list_kernels,
@@ -143,6 +180,8 @@ COMMANDS: dict[str, Command] = {
     "run": run,
     "shell": shell,
     "clean": clean,
+    "bisect": bisect_tree,
+    "bisect-step": bisect_step,
 }
 KERNEL = "name, group or glob; or the path of an image or of a tree it was built in"
 OF_ALL = ("list", "fetch", "boot")  # by default
@@ -164,11 +203,32 @@ def _parser() -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=text, description=text)
         if name in OF_ALL:
             one.add_argument("kernels", nargs="*", default=[catalogue.ALL], help=KERNEL)
+        elif name in {"bisect", "bisect-step"}:
+            _add_bisection(one, is_step=name == "bisect-step")
         elif name != "clean":
             one.add_argument("kernels", nargs=1, help=KERNEL)
         if name == "run":
             one.add_argument("pytest", nargs=argparse.REMAINDER, help="arguments of pytest")
     return parser
+
+
+def _add_bisection(command: argparse.ArgumentParser, *, is_step: bool) -> None:
+    command.add_argument("--test", required=True, metavar="NODEID", help="without a kernel")
+    command.add_argument("--tree", type=Path, required=True, metavar="DIR", help="git's work tree")
+    command.add_argument(
+        "--build",
+        type=Path,
+        required=is_step,
+        metavar="DIR",
+        help="what make builds in, with a .config (O=); the tree where it is left out",
+    )
+    if is_step:
+        command.add_argument("--config", type=Path, required=True, metavar="FILE")
+    else:
+        command.add_argument("--good", required=True, metavar="COMMIT", help="where it passes")
+        command.add_argument("--bad", default="HEAD", metavar="COMMIT", help="where it fails")
+        command.add_argument("--run", action="store_true", help="do it, and not only print it")
+    command.add_argument("pytest", nargs="*", help="more for pytest, behind --")
 
 
 def main(words: list[str]) -> int:
@@ -185,7 +245,7 @@ def main(words: list[str]) -> int:
             cpus=arguments.cpus,
         )
         return COMMANDS[arguments.command](known, kernels, arguments)
-    except CatalogueError as error:
+    except (BisectError, CatalogueError) as error:
         sys.stderr.write(f"{error}\n")
         return USAGE
     except (*ERRORS, QemuError, session.RefusedError) as error:

@@ -2,11 +2,13 @@
 """Whatever happens to a guest, the right test fails for it, and the rest runs in a fresh one."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 
 from guests.cache import cache_dir
+from reports.records import read
 from tests.test_kernels import ROOMS, ROOT
 
 pytest_plugins = "pytester"
@@ -20,7 +22,9 @@ import os, signal
 from pathlib import Path
 import guests.guest, plugins.remote
 
-pytest_plugins = ("plugins.requirements", "plugins.kernels", "plugins.matrix")
+pytest_plugins = [
+    f"plugins.{name}" for name in ("requirements", "kernels", "matrix", "record")
+]
 plugins.remote.GRACE_S = 2
 guests.guest.SILENCE_S = 8
 
@@ -122,9 +126,14 @@ def test_qemu_killed(lose: Lose) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_a_kernel_that_does_not_boot(lose: Lose) -> None:
-    """Is tried twice for the first test and for the second, and given up; its console is shown."""
-    done = lose("", "--kernel-append", "rdinit=/nothing panic=-1")
+def test_a_kernel_that_does_not_boot(lose: Lose, tmp_path: Path) -> None:
+    """Is tried twice for the first test and for the second, and given up; its console is shown.
+
+    In a record it is told by errors without a release.
+    """
+    record = tmp_path / "run.jsonl"
+    done = lose("", "--kernel-append", "rdinit=/nothing panic=-1", f"--record={record}")
+    assert {(one.result, one.kernel_release) for one in read(record).tests} == {("error", "")}
     assert done.parseoutcomes() == {"errors": 2}
     done.stdout.fnmatch_lines(
         ["*QEMU ended*", "fingerprint: Kernel panic - not syncing: *", "*console of the guest*"]
