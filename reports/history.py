@@ -71,6 +71,11 @@ class Cell:
         """Whether it failed at last, for want of a fix or not."""
         return self.latest.result in FAILING
 
+    @property
+    def newly_failing(self) -> bool:
+        """Whether it did not fail in the run before that."""
+        return self.failing and self.before is not None and self.before.result not in FAILING
+
 
 @dataclass(frozen=True)
 class History:

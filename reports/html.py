@@ -79,6 +79,7 @@ def _pages(history: History) -> Iterator[tuple[str, str]]:
     script = (TEMPLATES / "script.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     reasons = skip_reasons(history)
+    cells = [cell for test in history.tests for cell in history.of_test(test)]
     yield (
         "index.html",
         environment.get_template("index.html").render(
@@ -86,9 +87,10 @@ def _pages(history: History) -> Iterator[tuple[str, str]]:
             modules=modules(history),
             reasons=reasons,
             reason_of=lambda cell: list(reasons).index(alike(cell.latest)),
-            failures=[cell for cell in history.cells.values() if cell.failing],
-            lacking=sum(cell.kind == LACKS for cell in history.cells.values()),
-            changes=[cell for cell in history.cells.values() if cell.changed],
+            failures=[cell for cell in cells if cell.failing],
+            lacking=sum(cell.kind == LACKS for cell in cells),
+            changes=[cell for cell in cells if cell.changed],
+            new=sum(cell.newly_failing for cell in cells),
             order=ORDER,
             script=Markup(script),  # noqa: S704 - ours
             digest=digest,

@@ -205,6 +205,7 @@ def test_runs_are_compared(tmp_path: Path) -> None:
     second = run(outcome("test_it"), outcome("test_more"), day=2)
     root = site(tmp_path, second, first)
     index = pages(root)["index.html"]
+    assert "did not fail in the run before" not in index.text
     (row,) = re.findall(r"<tr><th scope=\"row\">test_it.*?</tr>", (root / "index.html").read_text())
     assert 'class="pass changed"' in row
     assert [a.get("class") for tag, a in index.tags if tag == "td" and a.get("data-result")] == [
@@ -283,3 +284,11 @@ def test_what_lacks_a_fix_fails_apart(tmp_path: Path) -> None:
     assert 'may lack "mm/ksm: count again"' in text
     text = pages(site(tmp_path, run(old)))["index.html"].text
     assert "Nothing fails otherwise. 1 for want of a named fix." in " ".join(text.split())
+
+
+def test_new_failures_are_counted(tmp_path: Path) -> None:
+    """Those of tests that failed before are not."""
+    first = run(outcome("test_it"), outcome("test_more", "fail"), day=1)
+    second = run(outcome("test_it", "fail"), outcome("test_more", "error"), day=2)
+    text = " ".join(pages(site(tmp_path, first, second))["index.html"].text.split())
+    assert "2 failures on 1 of 1 kernel: host-arm64 (2). 1 did not fail in the run before." in text
