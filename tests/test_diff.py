@@ -195,7 +195,7 @@ def test_a_guest_cannot_write_to_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Escape sequences are shown, and not sent."""
-    bad = outcome("test_it", "fail", log="E   \x1b[2Jgone \u202e\ud800", kernel_release="\x9b7m")
+    bad = outcome("test_it", "fail", log="E   \x1b[2Jgone \u202e", kernel_release="\x9b7m")
     before, after = (
         written(run(outcome("test_it")), tmp_path / "a"),
         written(run(bad), tmp_path / "b"),
@@ -203,4 +203,4 @@ def test_a_guest_cannot_write_to_the_terminal(
     assert main(["diff", str(before), str(after)]) == 1
     text = capsys.readouterr().out
     assert text.replace("\n", "").isprintable()
-    assert r"\x1b[2Jgone \u202e\ud800" in text
+    assert r"\x1b[2Jgone \u202e" in text

@@ -17,7 +17,7 @@ from reports.html import SECTION, again, page, sections
 from reports.records import Outcome, Run
 from tests.made_up_records import outcome, run, written
 
-HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\x1b]0;\x00\u202e\ud800{{7*7}}"
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\x1b]0;\x00\u202e{{7*7}}"
 VOID = {"meta", "link", "input", "img", "br"}
 OPTIONAL = {"td", "th", "tr", "thead", "tbody", "dt", "dd", "option", "li", "html", "body", "head"}
 
@@ -138,7 +138,7 @@ def test_whatever_a_record_holds_is_text(tmp_path: Path) -> None:
         assert not any(key.startswith("on") for _, attributes in one.tags for key in attributes)
         assert "alert(1)" in one.text
         assert "{{7*7}}" in one.text
-        assert r"\x1b]0;\x00\u202e\ud800" in one.text
+        assert r"\x1b]0;\x00\u202e" in one.text
         assert one.text.replace("\n", "").replace("\t", "").isprintable()
 
 
@@ -167,6 +167,12 @@ def test_long_texts_lose_their_middle(tmp_path: Path) -> None:
     fields = {"reason": long, "log": long, "fingerprint": long, "kernel_release": long}
     root = site(tmp_path, run(outcome("test_it", "fail", **fields)))
     assert sum(path.stat().st_size for path in root.rglob("*.html")) < 10 * shown.LONGEST_TEXT
+
+
+def test_signs_that_cannot_be_seen_are_spelled() -> None:
+    """Those that no file can have, too."""
+    assert shown.block("a\tb\n\x1b[2J\u202e\ud800\xa0ä") == "a\tb\n\\x1b[2J\\u202e\\ud800\\xa0ä"
+    assert shown.line("one\ntwo") == "one"
 
 
 def test_the_parts_of_a_log_are_told_apart() -> None:
