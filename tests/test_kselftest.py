@@ -248,15 +248,21 @@ def test_the_whole_suite_as_kselftest_runs_it(tree: Path, tmp_path: Path) -> Non
 @pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="mmdebstrap is not installed")
 @pytest.mark.parametrize("suite", ["bookworm", "sid"])
 def test_the_whole_suite_in_the_userspace_of_debian(tree: Path, tmp_path: Path, suite: str) -> None:
-    """With the oldest Python and pytest that will do, and the newest; the root is read-only."""
+    """With the oldest Python and pytest that will do, and the newest; the root is read-only.
+
+    Its record is converted there, too.
+    """
     copied(tree)
     install(tree).rename(tmp_path / "kselftest")
-    options = f"--junitxml={PLACE}/junit.xml"
+    options = f"--junitxml={PLACE}/junit.xml --record={PLACE}/run.jsonl"
+    convert = f"cd {PLACE}/kselftest/ksm && python3 -m reports $0 {PLACE}/run.jsonl"
     with userspace(suite, tmp_path) as inside:
         runner = (f"{PLACE}/kselftest/run_kselftest.sh", "-c", "ksm")
         done = run(*inside, *runner, KSELFTEST_KSM_SH_ARGS=options)
+        converted = [run(*inside, "sh", "-c", convert, to) for to in ("lava", "tmt", "kcidb")]
     assert_counts_agree(done.stdout, tmp_path / "junit.xml")
     assert not re.findall(r"^.*\bnot ok .*", done.stdout, re.MULTILINE)
+    assert [one.returncode for one in converted] == [0, 0, 0], converted
 
 
 def assert_counts_agree(text: str, junit: Path) -> None:
