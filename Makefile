@@ -35,20 +35,18 @@ ROOMS := uapi mm lease kconfig arch plugins guests reports mutants bench ksmtest
 EMULATION := mmdebstrap lz4 qemu-system-x86_64 qemu-system-arm qemu-system-aarch64
 EMULATION_PACKAGES := mmdebstrap lz4 qemu-system-x86 qemu-system-arm
 
-# What the pages of reports are looked at with.
-BROWSER_PACKAGES := chromium chromium-driver
-
 # One injected bug of each class.
 SMOKE := mergeable-does-not-mark sharer-not-counted fork-not-counted comparison-without-last-byte \
 	set-0-clears-without-having-set smart-scan-never run-2-keeps-the-passes limit-one-too-high \
 	merge-not-traced copy-not-counted
 
-# What systems that gate kernels are run with: Debian's packages. Tests skip what cannot be had.
-SYSTEMS := autopkgtest lava-common mmdebstrap python3-cffi python3-pyroute2 python3-pytest \
-	python3-pytest-xdist
+# What systems that gate kernels are run with, and reports looked at: Debian's packages. Tests skip
+# what cannot be had.
+SYSTEMS := autopkgtest chromium chromium-driver lava-common mmdebstrap python3-cffi \
+	python3-pyroute2 python3-pytest python3-pytest-xdist
 
 .PHONY: matrix mutants check check-kernels check-guests check-qa check-red check-mutants bench \
-	bench-guests perf emulation browser systems
+	bench-guests perf emulation systems
 
 matrix: $(RUN_READY) emulation
 	$(IN_VENV) bench.matrix
@@ -70,7 +68,7 @@ check-guests: $(DEV_READY) emulation
 	$(IN_VENV) pytest -m guest tests
 
 # Runs the suite in the systems that gate kernels, as they do, and looks at reports in a browser.
-check-qa: $(QA_READY) browser systems
+check-qa: $(QA_READY) systems
 	$(IN_VENV) pytest -n 2 -m qa tests
 
 # Runs the suite on a kernel that seems to have one bug after another; takes its time.
@@ -101,11 +99,6 @@ emulation:
 	@for command in $(EMULATION); do command -v $$command >/dev/null || missing=$$command; done; \
 	[ -z "$$missing" ] || apt-get install -y --no-install-recommends $(EMULATION_PACKAGES) || \
 		{ echo "$$missing is missing: install $(EMULATION_PACKAGES)" >&2; exit 1; }
-
-browser:
-	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
-		apt-get install -y --no-install-recommends $(BROWSER_PACKAGES) || \
-		{ echo "a browser is missing: install $(BROWSER_PACKAGES)" >&2; exit 1; }
 
 systems:
 	@dpkg-query -s $(SYSTEMS) >/dev/null 2>&1 || apt-get -q update || true
