@@ -3,6 +3,7 @@
 
 import re
 import shlex
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -298,3 +299,14 @@ def test_new_failures_are_counted(tmp_path: Path) -> None:
     second = run(outcome("test_it", "fail"), outcome("test_more", "error"), day=2)
     text = " ".join(pages(site(tmp_path, first, second))["index.html"].text.split())
     assert "2 failures on 1 of 1 kernel: host-arm64 (2). 1 did not fail in the run before." in text
+
+
+def test_what_has_to_be_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where only what the tests need is there."""
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "reports.html")
+    record = written(run(ALL[0]), tmp_path / "a")
+    assert main(["html", str(record), "-o", str(tmp_path / "site")]) == 2
+    assert capsys.readouterr().err.startswith("jinja2 is not installed: ")
