@@ -20,6 +20,8 @@ from typing import NoReturn
 from uapi import ksm, libc
 from uapi.libc import PAGE_SIZE, ffi, lib, pointer
 
+NAP = 0.001  # s
+
 _connection: Connection
 
 
@@ -32,9 +34,22 @@ def serve(connection: Connection) -> NoReturn:
     try:
         connection.send((True, os.getpid()))
         while True:
-            connection.send_bytes(_outcome(connection.recv_bytes()))
+            reply(connection, _outcome(connection.recv_bytes()))
     except (EOFError, ConnectionError):
         os._exit(0)
+
+
+def reply(connection: Connection, outcome: bytes) -> None:
+    """Send; where a limit of memory forbids even that, as soon as it no longer does."""
+    while True:
+        try:
+            connection.send_bytes(outcome)
+        except OSError as error:
+            if error.errno != errno.ENOMEM:
+                raise
+            time.sleep(NAP)
+        else:
+            return
 
 
 def _outcome(call: bytes) -> bytes:

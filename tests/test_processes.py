@@ -12,7 +12,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -107,6 +109,26 @@ def test_call_started_is_answered_later(process: Process) -> None:
     """The test does something else meanwhile."""
     process.send(divmod, 7, 3)
     assert process.answer() == (2, 1)
+
+
+def test_answer_waits_for_memory() -> None:
+    """A limit of memory that a call has reached may forbid the answer, too."""
+    answers: list[bytes] = []
+
+    class Forbidden:
+        """Refuses twice."""
+
+        tries = 0
+
+        def send_bytes(self, data: bytes) -> None:
+            """As a socket does that is charged for its buffers."""
+            self.tries += 1
+            if self.tries < 3:
+                raise OSError(errno.ENOMEM, "Cannot allocate memory")
+            answers.append(data)
+
+    served.reply(cast("Connection", Forbidden()), b"answer")
+    assert answers == [b"answer"]
 
 
 def test_process_killed_in_a_call_is_lost(process: Process) -> None:
