@@ -9,6 +9,7 @@ else: what it answers is looked at like a guest's.
 
 import contextlib
 import io
+import logging
 import shlex
 import socket
 import subprocess
@@ -31,6 +32,9 @@ OPTIONS = (
     *("-o", "BatchMode=yes", "-o", "ConnectTimeout=20"),
     *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=6"),
 )
+
+
+log = logging.getLogger(__name__)
 
 
 class BoardError(Exception):
@@ -112,6 +116,7 @@ def _cargo() -> bytes:
 @contextmanager
 def connect(word: str, checkout: Path) -> Iterator[Guest]:
     """A machine `ssh:[user@]host` with the checkout on it. Raises BoardError, LostGuest."""
+    log.info("connecting")
     connection = Connection(address(word))
     try:
         guest = Guest(name(word), connection, checkout.resolve())

@@ -142,6 +142,7 @@ class Index:
 
     def update(self, *options: str) -> None:
         """Fetch the index anew. Raises FetchError when any part of it cannot be had."""
+        log.info("fetching the index of %s", self.home.name)
         self._stamp.unlink(missing_ok=True)
         self.run("apt-get", "-q", "--error-on=any", *options, "update")
         self._stamp.write_text(self.source, encoding="utf-8")
@@ -168,6 +169,7 @@ class Index:
 
     def unpack(self, name: str, candidate: Candidate, tree: Path, *options: str) -> None:
         """Download the candidate of package `name` and unpack it to `tree`, whole or not at all."""
+        log.info("fetching %s", name)
         with workshop(self.home / "unpacking") as work:
             self.run("apt-get", "-q", *options, "download", name, cwd=work)
             self.run("dpkg-deb", "-x", f"{candidate.file}.deb", "tree", cwd=work)

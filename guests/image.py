@@ -9,6 +9,7 @@ the channel, so that a guest that was saved can be given another one.
 
 import hashlib
 import io
+import logging
 import os
 import shutil
 import subprocess
@@ -57,6 +58,8 @@ PRUNED = (
     "etc/apt",
 )
 
+log = logging.getLogger(__name__)
+
 INIT = f"""\
 #!/bin/busybox sh
 # The first process of the guest: file systems, modules, then the agent.
@@ -97,6 +100,7 @@ def base_image(architecture: str) -> Path:
         images.mkdir(mode=0o700, exist_ok=True)
         with locked(images / f"{architecture}.lock") as lock:
             if not final.is_dir():
+                log.info("making the root image of %s", architecture)
                 with workshop(images / f"making-{architecture}") as work:
                     _make(work, architecture, packages, lock)
                     publish(work / "done", final)

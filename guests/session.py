@@ -100,6 +100,7 @@ def _resumed_or_booted(parts: Parts, checkout: Path) -> tuple[Guest, Qemu]:
 
 
 def _resumed(parts: Parts, checkout: Path, state: State) -> tuple[Guest, Qemu]:
+    log.info("resuming")
     with _directory() as directory:
         image = loadable(parts.files.image, directory / "kernel")
         ram = Ram(tuple(map(state.ram, range(parts.kernel.nodes))), saved=True)
@@ -126,6 +127,7 @@ def _booted(parts: Parts, checkout: Path, key: str | None) -> tuple[Guest, Qemu]
 
 
 def _attempt(parts: Parts, checkout: Path, key: str | None) -> tuple[Guest, Qemu]:
+    log.info("booting")
     with memory(parts.kernel) as descriptors:
         with _directory() as directory:
             write_image(directory / "initramfs", parts.front, parts.base)
@@ -143,6 +145,7 @@ def _attempt(parts: Parts, checkout: Path, key: str | None) -> tuple[Guest, Qemu
 
 
 def _save(guest: Guest, key: str, qemu: Qemu, rams: Sequence[int]) -> None:
+    log.info("saving")
     try:
         states.save(key, qemu, rams)
     except MonitorError as error:

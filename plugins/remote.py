@@ -17,6 +17,7 @@ import pytest
 from guests.frames import Message
 from guests.patience import scaled
 from guests.session import Guest, LostGuest, RefusedError
+from plugins.stages import logged, tell
 
 INSIDE = "plugins.inside"
 START_S = 120  # for pytest in the guest to collect
@@ -175,6 +176,7 @@ class RemoteSession:
         try:
             yield from self._run(item, next_nodeid)
         except (LostGuest, RefusedError):
+            tell(self._config, self.name, "lost")
             self._barren += 1
             self.close()
             raise
@@ -221,7 +223,9 @@ class RemoteSession:
             raise NotStarted(error.name, error.why, error.console) from error
 
     def _started(self) -> Guest:
-        guest = self._stack.enter_context(self._start())
+        with logged(self._config, self.name):
+            guest = self._stack.enter_context(self._start())
+        tell(self._config, self.name, "collecting")
         arguments = ["-p", "no:cacheprovider"]
         for name, say in PASSED_ON.items():
             arguments += say(getattr(self._config.option, name, None))
@@ -233,6 +237,7 @@ class RemoteSession:
             if errors:
                 raise guest.lost("\n".join(["could not collect:", *map(str, errors)]))
             break
+        tell(self._config, self.name, "running")
         self._guest = guest
         self._new = True
         return guest
