@@ -164,10 +164,14 @@ def _failure(failed: Sequence[pytest.TestReport]) -> Result:
     return result
 
 
-def _message(report: pytest.TestReport) -> str:
-    """The line that says most: of the exception, or of a failure without one."""
+def said(report: pytest.TestReport) -> str:
+    """What says most: the exception's message, or a failure without one."""
     crash = getattr(report.longrepr, "reprcrash", None)
-    return escaped(str(crash.message if crash else report.longrepr))
+    return str(crash.message if crash else report.longrepr)
+
+
+def _message(report: pytest.TestReport) -> str:
+    return escaped(said(report))
 
 
 def _evidence(failed: Sequence[pytest.TestReport]) -> Iterator[str]:
