@@ -24,11 +24,14 @@ HEAD = """\
 One kernel with all of these bugs in it, each of which can be selected at run time, tells whether a
 green run means anything: while a bug is selected, some test has to fail.
 
-    python -m mutants build --arch x86              # or arm64, arm; --release 7.2 or 6.12
-    python -m mutants run --arch x86                # this suite
-    python -m mutants run --arch x86 --suite ksft   # the kernel's own C tests, timed ones excepted
-    python -m mutants run --image IMAGE --catalogue FILE.json   # whatever kernel keeps the contract
-    python -m mutants coverage                      # lines of KSM that this suite executes
+<!-- not run: takes a kernel build, and hours -->
+```sh
+python -m mutants build --arch x86              # or arm64, arm; --release 7.2 or 6.12
+python -m mutants run --arch x86                # this suite
+python -m mutants run --arch x86 --suite ksft   # the kernel's own C tests, timed ones excepted
+python -m mutants run --image IMAGE --catalogue FILE.json   # whatever kernel keeps the contract
+python -m mutants coverage                      # lines of KSM that this suite executes
+```
 
 Each bug gets a fresh guest, and its run ends at the first test that fails. A run that was cut short
 goes on where it was; the exit status is 1 where a bug is alive. The contract is two files,

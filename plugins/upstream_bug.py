@@ -13,11 +13,12 @@ from plugins.requirements import architecture
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks."""
-    for line in (
-        "upstream_bug(title): fails on every released kernel, for that defect",
-        "upstream_bug_on(architecture, title): fails there on every released kernel",
-    ):
-        config.addinivalue_line("markers", line)
+    config.addinivalue_line(
+        "markers", "upstream_bug(title): fails on every released kernel, for that defect"
+    )
+    config.addinivalue_line(
+        "markers", "upstream_bug_on(architecture, title): fails there on every released kernel"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

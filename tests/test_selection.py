@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 """Selecting tests by area."""
 
-import re
 import subprocess
 import sys
 import tomllib
@@ -19,12 +18,6 @@ def registered() -> dict[str, str]:
     lines = settings["tool"]["pytest"]["ini_options"]["markers"]
     found = dict(line.split(": ", 1) for line in lines)
     return {name: text for name, text in found.items() if name not in OF_FRAMEWORK}
-
-
-def test_readme_names_every_area() -> None:
-    """With the words they are registered with."""
-    readme = (ROOT / "README.md").read_text("utf-8")
-    assert dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", readme, re.MULTILINE)) == registered()
 
 
 def test_every_test_of_the_kernel_is_in_an_area() -> None:
