@@ -29,6 +29,7 @@ DEV_READY := $(VENV)/.dev-ready
 QA_READY := $(VENV)/.qa-ready
 SITE := $(VENV)/site
 PERF_READY := $(VENV)/.perf-ready
+FUZZ_READY := $(VENV)/.fuzz-ready
 IN_VENV := $(VENV)/bin/python -m
 ROOMS := uapi mm lease kconfig arch plugins guests reports mutants bench ksmtests tests
 
@@ -87,6 +88,21 @@ mutants: $(RUN_READY) emulation
 check-mutants: $(RUN_READY) emulation
 	$(IN_VENV) mutants run --again --trust $(SMOKE:%=--bug=%)
 
+# Hours of it: runs that are killed, repeated, loaded, and in guests (docs/reliability.md).
+KILLS ?= 200
+REPEATS ?= 100
+LOADED ?= 50
+GUESTS ?= 20
+.PHONY: soak
+soak: $(DEV_READY) emulation
+	$(IN_VENV) tests.soak --kills $(KILLS) --repeats $(REPEATS) --loaded $(LOADED) --guests $(GUESTS)
+
+# Half a minute of what libFuzzer thinks of, for each of the parsers of what is not trusted.
+.PHONY: fuzz
+fuzz: $(FUZZ_READY)
+	$(IN_VENV) tests.fuzz messages
+	$(IN_VENV) tests.fuzz configurations
+
 bench: $(RUN_READY)
 	$(IN_VENV) bench
 
@@ -121,6 +137,10 @@ $(VENV)/bin/python:
 
 $(RUN_READY): pyproject.toml | $(VENV)/bin/python
 	$(IN_VENV) pip install --quiet --group run
+	touch $@
+
+$(FUZZ_READY): pyproject.toml | $(VENV)/bin/python
+	$(IN_VENV) pip install --quiet --group fuzz
 	touch $@
 
 $(PERF_READY): pyproject.toml | $(VENV)/bin/python

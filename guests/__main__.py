@@ -31,7 +31,10 @@ FAILED = 1
 USAGE = 2
 LOST = 3  # the guest, not what ran in it, failed; pytest's own "internal error"
 SHELL = ["/bin/busybox", "sh", "-l"]
-ERRORS = (CacheError, FetchError, FormatError, ImageError, NotInstalledError, PatienceError)
+ERRORS = (
+    *(CacheError, FetchError, FormatError, ImageError, NotInstalledError, PatienceError),
+    OSError,  # of the disk that guests are made on, mostly: it is full
+)
 
 
 def _say(text: str) -> None:

@@ -29,6 +29,7 @@ PYTHONS = {"bookworm": "3.11", "sid": "3.14"}  # by suite; one that is here comp
 PACKAGES = ("python3", "python3-cffi-backend", "busybox-static")
 MERGED = ("bin", "sbin", "lib", "lib64")  # links into /usr, which no package here makes
 BASE = "base.cpio.lz4"
+DIGEST = "sha256"  # beside the base: what it was like when it was complete
 MODULES = "ksm-modules"  # beside /lib, which is a link on systems with a merged /usr
 AGENT = "ksm-agent"
 BUILD_TIMEOUT_S = 1800
@@ -140,6 +141,9 @@ def _make(work: Path, architecture: str, packages: list[Distribution], lock: int
     _compile(root, version, lock)
     (work / "done").mkdir()
     _pack(root, work / "done" / BASE, lock)
+    with (work / "done" / BASE).open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    (work / "done" / DIGEST).write_text(digest, encoding="utf-8")
 
 
 def _remove(path: Path) -> None:
@@ -240,7 +244,17 @@ def front(files: KernelFiles) -> bytes:
 
 
 def write_image(target: Path, front: bytes, base: Path) -> None:
-    """Write what a guest boots with."""
+    """Write what a guest boots with. Raises ImageError for a damaged base, which is removed."""
+    digest = hashlib.sha256()
     with target.open("wb") as stream, base.open("rb") as compressed:
         stream.write(front)
-        shutil.copyfileobj(compressed, stream, 1 << 20)
+        while chunk := compressed.read(1 << 20):
+            digest.update(chunk)
+            stream.write(chunk)
+    try:
+        expected = base.with_name(DIGEST).read_text("utf-8")
+    except FileNotFoundError:
+        return  # it was made by an older version
+    if digest.hexdigest() != expected:
+        shutil.rmtree(base.parent, ignore_errors=True)
+        raise ImageError(f"{base} was damaged, and is removed: the next guest makes it anew")

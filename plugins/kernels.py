@@ -51,6 +51,7 @@ MACHINES = {
 CANNOT_START = (
     *(BoardError, CacheError, CatalogueError, FetchError, FormatError, ImageError),
     *(NotInstalledError, PatienceError, QemuError, GivenUp),
+    OSError,  # of the disk that guests are made on, mostly: it is full
 )
 
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lease.membership import Membership
+from lease.membership import DIRECTORY, Membership
 from tests.suite_run import (
     NotYet,
     Role,
@@ -26,6 +26,7 @@ from tests.suite_run import (
     differences,
     kill,
     machine_to_ourselves,
+    nobody_running,
     settings_between_sessions,
     wait_until,
 )
@@ -40,7 +41,7 @@ class Tally:
     kills: int = 0
     restored: int = 0  # by the guardian or the last member
     restored_by_next_run: int = 0
-    leftovers: list[str] = field(default_factory=list)  # settings, processes
+    leftovers: list[str] = field(default_factory=list)  # settings, processes, and what they made
     slowest_restore_s: float = 0.0
 
 
@@ -73,6 +74,19 @@ VICTIMS = {
     "all but the guardian": kill_group,
     "everything": kill_everything,
 }
+
+
+def traces() -> set[str]:
+    """What tests make besides settings, and may leave: of every run that goes on."""
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    return {
+        *(f"mount {line}" for line in mounts if "ksmtests" in line),
+        *(f"swap {line.split()[0]}" for line in Path("/proc/swaps").read_text().splitlines()[1:]),
+        *(f"device {path.name}" for path in Path("/sys/block").glob("zram*")),
+        *(f"cgroup {path}" for path in Path("/sys/fs/cgroup").rglob("ksmtests-*")),
+        *(f"file {path}" for path in Path(tempfile.gettempdir()).glob("ksmtests-*")),
+        *(f"directory {path}" for path in (DIRECTORY,) if path.exists()),
+    }
 
 
 def duration(directory: Path) -> float:
@@ -125,10 +139,18 @@ def clean_up(run: SuiteRun, tally: Tally) -> None:
     run.kill_everything()
 
 
+def traces_left(before: set[str]) -> set[str]:
+    """What is there besides, when nobody runs."""
+    with nobody_running():
+        return traces() - before - {f"directory {DIRECTORY}"}
+
+
 def kill_one_run(directory: Path, longest: float, tally: Tally) -> None:
     """One run, one kill, if the run is not over before."""
     with machine_to_ourselves():
         before = settings_between_sessions()
+        with nobody_running():
+            traces_before = traces() - {f"directory {DIRECTORY}"}  # which the lock lies in
         run = suite_run(directory)
         try:
             victim = kill_at_random(run, longest)
@@ -137,6 +159,7 @@ def kill_one_run(directory: Path, longest: float, tally: Tally) -> None:
                 how = settle(run, before, tally)
                 sys.stdout.write(f"{tally.kills}: {victim}, restored {how}\n")
                 clean_up(run, tally)
+                tally.leftovers += sorted(traces_left(traces_before))
         finally:
             run.end()
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Whatever happens to a guest, the right test fails for it, and the rest runs in a fresh one."""
 
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -32,14 +34,16 @@ def children(pid):
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 def pytest_runtest_logstart(nodeid):
-    if "without_qemu" in nodeid:
-        for launcher in children(os.getpid()):
-            for qemu in children(launcher):
-                os.kill(qemu, signal.SIGKILL)
+    for name in ("SIGKILL", "SIGSTOP"):
+        if name in nodeid:
+            for launcher in children(os.getpid()):
+                for qemu in children(launcher):
+                    os.kill(qemu, getattr(signal, name))
 """
 
 LOST = """
-import os, signal, time
+import ctypes, os, signal, time
+from pathlib import Path
 import pytest
 
 def test_before(): pass
@@ -95,6 +99,29 @@ def lose(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Lose:
             ["*said nothing for * s"],
             id="silence",
         ),
+        pytest.param(  # panic() stops all processors, and without a timeout it waits for ever
+            "def test_it():\n"
+            "    open('/proc/sys/kernel/panic', 'w').write('0')\n"
+            "    open('/proc/sysrq-trigger', 'w').write('c')",
+            [
+                "*said nothing for * s",
+                "fingerprint: *sysrq triggered crash* in sysrq_handle_crash, *",
+                "*Kernel panic - not syncing: sysrq triggered crash",
+            ],
+            id="hang of the kernel",
+        ),
+        pytest.param(
+            "def test_it():\n"
+            "    agent, libc = os.getppid(), ctypes.CDLL(None)\n"
+            "    port = next(fd for fd in Path(f'/proc/{agent}/fd').iterdir()\n"
+            "                if 'vport' in str(fd.readlink()))\n"
+            "    getfd = 438  # pidfd_getfd on every architecture\n"
+            "    ours = libc.syscall(getfd, os.pidfd_open(agent), int(port.name), 0)\n"
+            "    os.write(ours, b'\\xff' * 64)\n"
+            "    time.sleep(60)",
+            ["*a message of 4294967295 bytes; * are the limit*"],
+            id="garbage on the channel",
+        ),
         pytest.param(
             "def test_it():\n    os.kill(os.getppid(), signal.SIGKILL)\n    time.sleep(60)",
             ["*the connection was closed*"],
@@ -118,11 +145,30 @@ def test_what_a_guest_is_lost_with_fails(test: str, lines: list[str], lose: Lose
 
 
 @pytest.mark.timeout(600)
-def test_qemu_killed(lose: Lose) -> None:
-    """The test during which it ended fails; the next has a new one."""
-    done = lose("def test_without_qemu(): time.sleep(2)")
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [("SIGKILL", "*QEMU ended with status *"), ("SIGSTOP", "*said nothing for * s")],
+)
+def test_qemu_itself(number: str, said: str, lose: Lose) -> None:
+    """Killed, or stopped, which is a hang with interrupts off; the next test has a new one."""
+    done = lose(f"def test_{number}(): time.sleep(60)")
     assert done.parseoutcomes() == {"passed": 2, "failed": 1}
-    done.stdout.fnmatch_lines(["_* test_without_qemu*", "*QEMU ended with status *"])
+    done.stdout.fnmatch_lines([f"_* test_{number}*", said])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a small file system")
+def test_full_disk(lose: Lose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told of before the first test."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "full", tmp_path], check=True)
+    try:
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        done = lose("", "--kernel-append", "full")  # no saved guest has that
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+    assert done.parseoutcomes() == {"errors": 2}
+    done.stdout.fnmatch_lines([f"{KERNEL} cannot be tested: *No space left on device*"])
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.mark.timeout(600)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0
+"""`python -m tests.soak`: each part as often as is asked for, and what came of all."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests import soak
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
+    """What is run; repeated runs fail."""
+    run: list[Sequence[str]] = []
+
+    def remember(command: Sequence[str]) -> tuple[int, object]:
+        run.append(command)
+        return int(command[0] == "bench.repeat"), {"number": len(run)}
+
+    monkeypatch.setattr(soak, "run", remember)
+    return run
+
+
+def test_parts(commands: list[Sequence[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    """Those with a number; the status and the last line tell of failures."""
+    assert soak.main(["--kills", "2", "--guests", "3"]) == 1
+    assert [command[:2] for command in commands] == [
+        ["tests.soak_kills", "--kills=2"],
+        ["bench.repeat", "--times=3"],
+    ]
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert json.loads(last) == {"failed": 1, "kills": {"number": 1}, "guests": {"number": 2}}
+
+
+@pytest.mark.usefixtures("commands")
+def test_nothing_is_done_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    """Hours pass only where they are asked for."""
+    assert soak.main([]) == 0
+    assert json.loads(capsys.readouterr().out) == {"failed": 0}
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "said"),
+    [
+        ("print('one'); print('[2]')", 0, [2]),
+        ("raise SystemExit('no JSON')", 1, {"last line": ""}),
+        ("print('no JSON'); raise SystemExit(3)", 3, {"last line": "no JSON"}),
+    ],
+)
+def test_the_last_line_is_read(
+    code: str,
+    status: int,
+    said: object,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is JSON, or kept as it is; and all lines are shown, below the command."""
+    (tmp_path / "part.py").write_text(code)
+    monkeypatch.setattr(soak, "CHECKOUT", tmp_path)
+    assert soak.run(["part", "--times=1"]) == (status, said)
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == "python -m part --times=1"
+    assert len(rest) == code.count("print")
