@@ -23,7 +23,7 @@ from tests.sabotage import SABOTAGES
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"(?:^ *<!-- (.*) -->\n)?^ *```sh\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"(?:^ *<!-- ([^\n]*) -->\n)?^ *```sh\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = "not run: "
 BY_QA = "run by make check-qa"
 QUICK_S, SLOW_S = 100, 1200
@@ -98,6 +98,7 @@ def test_marks_of_blocks_are_known() -> None:
 def test_commands_are_in_blocks() -> None:
     """None is out of sight of these tests."""
     command = re.compile(r"^    (pytest|python|make) .*", re.MULTILINE)
+    assert len(BLOCKS) == sum(page.read_text("utf-8").count("```sh\n") for page in PAGES)
     rest = [BLOCK.sub("", page.read_text("utf-8")) for page in PAGES]
     assert not [found[0] for text in rest for found in command.finditer(text)]
 
