@@ -265,13 +265,17 @@ def test_chain_is_not_walked_to_its_end_before_it_is_time_to_prune_it(
     assert choices[0] == choices[1], choices
 
 
+@pytest.mark.fixed_by("mm/ksm: optimize the chain()/chain_prune() interfaces", "6.11", stable=False)
 def test_chains_are_gone_with_their_last_sharers(
     limited: Callable[[int], None],
     ksm_alone: KsmAlone,
     region: RegionFactory,
     books: ReadBooks,
 ) -> None:
-    """Duplicates leave the books with their pages; the chain, when ksmd next looks into it."""
+    """Duplicates leave the books with their pages; the chain, when ksmd next looks into it.
+
+    Before 6.11 it stays where its last duplicate has no place left.
+    """
     limited(2)
     ksm_alone.settings.stable_node_chains_prune_millisecs = 0
     pattern = unique_pattern()
