@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -76,6 +76,19 @@ VICTIMS = {
 }
 
 
+def unused(paths: Iterable[Path]) -> Iterator[Path]:
+    """Those that no process was told of: guests of other runs go on."""
+    told = b"".join(map(_proc_file, Path("/proc").glob("[0-9]*/cmdline")))
+    return (path for path in paths if str(path).encode() not in told)
+
+
+def _proc_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # the process has ended
+        return b""
+
+
 def traces() -> set[str]:
     """What tests make besides settings, and may leave: of every run that goes on."""
     mounts = Path("/proc/self/mounts").read_text().splitlines()
@@ -84,7 +97,7 @@ def traces() -> set[str]:
         *(f"swap {line.split()[0]}" for line in Path("/proc/swaps").read_text().splitlines()[1:]),
         *(f"device {path.name}" for path in Path("/sys/block").glob("zram*")),
         *(f"cgroup {path}" for path in Path("/sys/fs/cgroup").rglob("ksmtests-*")),
-        *(f"file {path}" for path in Path(tempfile.gettempdir()).glob("ksmtests-*")),
+        *(f"file {path}" for path in unused(Path(tempfile.gettempdir()).glob("ksmtests-*"))),
         *(f"directory {path}" for path in (DIRECTORY,) if path.exists()),
     }
 
