@@ -45,7 +45,7 @@ def reply(connection: Connection, outcome: bytes) -> None:
         try:
             connection.send_bytes(outcome)
         except OSError as error:
-            if error.errno != errno.ENOMEM:
+            if error.errno not in {errno.ENOMEM, errno.ENOBUFS}:
                 raise
             time.sleep(NAP)
         else:

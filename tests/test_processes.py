@@ -124,7 +124,7 @@ def test_answer_waits_for_memory() -> None:
             """As a socket does that is charged for its buffers."""
             self.tries += 1
             if self.tries < 3:
-                raise OSError(errno.ENOMEM, "Cannot allocate memory")
+                raise OSError((errno.ENOMEM, errno.ENOBUFS)[self.tries - 1], "no memory")
             answers.append(data)
 
     served.reply(cast("Connection", Forbidden()), b"answer")
