@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from reports.__main__ import main
-from tests.made_up_records import outcome, run, written
-
-pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
+
+from reports.__main__ import main
+from tests.made_up_records import outcome, run, written
 
 DEADLINE_S = 30
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
