@@ -5,6 +5,7 @@ It reads the length of an archive in 8 bytes and the archive; the agent serves w
 directory is removed when the agent has ended, and one that a killed run left by the next run.
 """
 
+import contextlib
 import fcntl
 import io
 import os
@@ -43,8 +44,11 @@ def read(size: int) -> bytes:
 
 
 def claim(directory: Path) -> int:
-    """Open a directory and say that it is in use; -1 where it is."""
-    descriptor = os.open(directory, os.O_RDONLY)
+    """Open a directory and say that it is in use; -1 where it is, or is gone."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except FileNotFoundError:
+        return -1
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -53,12 +57,23 @@ def claim(directory: Path) -> int:
     return descriptor
 
 
+def make_directory() -> Path:
+    """A directory in use; another run that comes before we say so takes it for a leftover."""
+    while True:
+        directory = Path(tempfile.mkdtemp(prefix=PREFIX))
+        if (lock := claim(directory)) >= 0:
+            if directory.exists():
+                return directory
+            os.close(lock)
+
+
 def remove_leftovers() -> None:
     """Remove what runs have left that were killed."""
     for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        if directory.owner() == Path.home().owner() and (lock := claim(directory)) >= 0:
-            shutil.rmtree(directory, ignore_errors=True)
-            os.close(lock)
+        with contextlib.suppress(FileNotFoundError):  # another run was faster
+            if directory.owner() == Path.home().owner() and (lock := claim(directory)) >= 0:
+                shutil.rmtree(directory, ignore_errors=True)
+                os.close(lock)
 
 
 def serve(directory: Path, lacking: str | None) -> None:
@@ -82,8 +97,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # the connection's end decides
     cargo = read(int.from_bytes(read(8), "big"))
     remove_leftovers()
-    directory = Path(tempfile.mkdtemp(prefix=PREFIX))
-    claim(directory)
+    directory = make_directory()
     try:
         child = os.fork()
         if child == 0:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """Pure-Python packages of the running interpreter, for guests to have in the same versions."""
 
-import re
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+
+from packaging.requirements import Requirement  # pytest itself needs it
 
 WANTED = ("pytest", "pytest-timeout", "pyroute2")
 
@@ -33,11 +34,8 @@ def closure(wanted: tuple[str, ...] = WANTED) -> list[Distribution]:
 
 
 def _requirements(package: Distribution) -> list[str]:
-    return [
-        re.split(r"[^A-Za-z0-9._-]", line.strip(), maxsplit=1)[0]
-        for line in package.requires or ()
-        if "extra ==" not in line
-    ]
+    wanted = [Requirement(line) for line in package.requires or ()]
+    return [one.name for one in wanted if not one.marker or one.marker.evaluate({"extra": ""})]
 
 
 def files(package: Distribution) -> dict[str, Path]:

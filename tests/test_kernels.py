@@ -4,13 +4,14 @@
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from guests import catalogue
+from guests import boarding, catalogue
 from plugins.kernels import newest_here
 from plugins.matrix import alike
 
@@ -344,3 +345,24 @@ def test_every_name_of_the_catalogue_can_stand_in_an_id() -> None:
     """And none is the end of another behind a dash, or a test would belong to two kernels."""
     names = list(catalogue.load().kernels)
     assert not [(one, two) for one in names for two in names if one.endswith(f"-{two}")]
+
+
+def test_a_new_directory_may_be_taken_for_a_leftover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a run on the same board that begins at that moment; then it gets another one."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    made: list[Path] = []
+    make = tempfile.mkdtemp
+
+    def make_and_lose(prefix: str) -> str:
+        made.append(Path(make(prefix=prefix)))
+        if len(made) == 1:
+            boarding.remove_leftovers()
+        return str(made[-1])
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make_and_lose)
+    kept = boarding.make_directory()
+    boarding.remove_leftovers()
+    assert kept == made[1]
+    assert list(tmp_path.iterdir()) == [kept]
