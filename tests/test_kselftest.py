@@ -261,7 +261,7 @@ def test_the_whole_suite_in_the_userspace_of_debian(tree: Path, tmp_path: Path, 
         done = run(*inside, *runner, KSELFTEST_KSM_SH_ARGS=options)
         converted = [run(*inside, "sh", "-c", convert, to) for to in ("lava", "tmt", "kcidb")]
     assert_counts_agree(done.stdout, tmp_path / "junit.xml")
-    assert not re.findall(r"^.*\bnot ok .*", done.stdout, re.MULTILINE)
+    assert not re.findall(r"^.*\bnot ok .*", done.stdout, re.MULTILINE), done.stdout
     assert [one.returncode for one in converted] == [0, 0, 0], converted
 
 

@@ -215,16 +215,19 @@ def test_profit_counts_merged_pages(): pass
 """
 
 
+BLOCK = re.compile(r"^```sh\n((?:.*\n)*?)```$|((?:^ {4}.*\n)+)", re.MULTILINE)
+
+
 def examples() -> dict[str, list[str]]:
-    """The indented blocks of each section, by its title; all end in one."""
+    """The blocks of each section, by its title; all end in one of commands."""
     _, *sections = re.split("^## ", (ROOT / "docs/qa.md").read_text(), flags=re.MULTILINE)
     found = {}
     for section in sections:
         title = section.partition("\n")[0]
-        blocks = re.findall(r"(?:^ {4}.*\n)+", section, re.MULTILINE)
-        assert blocks, title
-        assert section.rstrip().endswith(blocks[-1].rstrip()), f"{title} ends in a command"
-        found[title] = [textwrap.dedent(block) for block in blocks]
+        assert section.rstrip().endswith("```"), f"{title} ends in a command"
+        found[title] = [
+            textwrap.dedent(fenced or indented) for fenced, indented in BLOCK.findall(section)
+        ]
     return found
 
 
