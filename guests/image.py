@@ -117,7 +117,7 @@ def _key(architecture: str, packages: list[Distribution]) -> str:
         *PRUNED,
         Path(cpio.__file__).read_text("utf-8"),
         *(f"{package.name}=={package.version}" for package in packages),
-        str(_interpreter(PYTHONS[suite])),
+        "compiled" if _interpreter(PYTHONS[suite]) else "",
     ]
     return hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:16]
 

@@ -47,6 +47,16 @@ def test_two_at_once_make_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(made) == 1
 
 
+def test_environments_share_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever interpreter compiles its modules writes the same; without one it is another."""
+    monkeypatch.setattr(image, "_make", lambda work, *_: complete(work))
+    found = {}
+    for interpreter in ("/one/python", "/other/python", None):
+        monkeypatch.setattr(image, "_interpreter", lambda _, it=interpreter: it)
+        found[interpreter] = base_image("arm64")
+    assert found["/one/python"] == found["/other/python"] != found[None]
+
+
 def test_what_a_killed_run_left_is_no_image(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of one is removed, and a whole one made."""
     half = images / "making-arm64/done" / BASE
