@@ -66,13 +66,13 @@ def record(column: str, results: Iterable[Result], path: Path = RESULTS) -> None
 
 
 def killers(columns: Mapping[str, Column]) -> dict[str, list[str]]:
-    """The functions that killed each bug wherever it was tried, by its name."""
+    """The tests, MODULE::FUNCTION, that killed each bug wherever it was tried, by its name."""
     found: dict[str, list[str]] = {}
     for column in columns.values():
         for name, cell in column.items():
-            _, _, function = str(cell.get("by", "")).partition("::")
-            if function and function not in found.get(name, ()):
-                found.setdefault(name, []).append(function)
+            test = str(cell.get("by", ""))
+            if "::" in test and test not in found.get(name, ()):
+                found.setdefault(name, []).append(test)
     return found
 
 

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from xml.etree import ElementTree
 from guests import launcher
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+TESTS = "ksmtests"
 KILLED, SURVIVED, UNREACHED, BROKEN = "killed", "survived", "unreached", "broken"
 TEST_S = 60  # a bug that hangs a test is noticed after so many seconds
 RUN_S = 1800
@@ -110,7 +111,7 @@ class Suite:
     ) -> None:
         """`selection` are arguments for pytest; with `every`, no test is left out after a kill.
 
-        `known` are tests that killed a bug before, by its name.
+        `known` are tests (MODULE::FUNCTION) that killed a bug before, by its name.
         """
         self._kernel = kernel
         self._selection = selection
@@ -119,12 +120,28 @@ class Suite:
         self._kills: Counter[str] = Counter()  # by module
 
     def try_bug(self, bug: Target) -> Result:
-        """Run the tests while the bug is selected, its likely killers first."""
+        """Run the tests while the bug is selected: modules that killed it before, then all."""
         begun = time.monotonic()
+        for tests_of in self._selections(bug):
+            result = self._try(bug, tests_of, begun)
+            if result.result == KILLED:
+                break
+        return result
+
+    def _selections(self, bug: Target) -> Iterator[Sequence[str]]:
+        """To collect all tests takes longer in a guest than most bugs live."""
+        if not self._every and not self._selection:
+            modules = {test.partition("::")[0] for test in self._known.get(bug.name, ())}
+            files = [CHECKOUT / TESTS / f"{module}.py" for module in sorted(modules)]
+            if known := [str(file) for file in files if file.is_file()]:
+                yield known
+        yield self._selection or (TESTS,)
+
+    def _try(self, bug: Target, selection: Sequence[str], begun: float) -> Result:
         directory = Path(tempfile.mkdtemp(prefix="ksmtests-mutant-"))
         try:
             report = directory / "report.xml"
-            status, printed = _run(self.command(bug, report), directory)
+            status, printed = _run(self.command(bug, report, selection), directory)
             tests, failed, hits = read_report(report)
         finally:
             shutil.rmtree(directory, ignore_errors=True)
@@ -136,10 +153,10 @@ class Suite:
             return Result.of(bug, KILLED, begun, failed, hits)
         return Result.of(bug, SURVIVED if hits else UNREACHED, begun, hits=hits)
 
-    def command(self, bug: Target, report: Path) -> list[str]:
+    def command(self, bug: Target, report: Path, selection: Sequence[str]) -> list[str]:
         """Nothing is known of a foreign bug: modules that killed most come first."""
         likely = [
-            *self._known.get(bug.name, ()),
+            *(test.partition("::")[2] for test in self._known.get(bug.name, ())),
             *(bug.killers or (module for module, _ in self._kills.most_common())),
         ]
         first = [f"--first={name}" for name in likely]
@@ -148,7 +165,7 @@ class Suite:
             *("-q", f"--kernel={self._kernel}", f"--mutant={bug.id}", f"--junitxml={report}"),
             f"--guest-nodes={NODES}",
             *(f"--timeout={TEST_S}", *([] if self._every else ["-x"]), *first),
-            *(self._selection or ("ksmtests",)),
+            *selection,
         ]
 
 

@@ -3,6 +3,7 @@
 
 import json
 import tarfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -314,14 +315,48 @@ def test_tests_that_killed_a_bug_elsewhere_come_first(tmp_path: Path) -> None:
     killed = replace(result(1, KILLED), killers=("test_one::test_it", "test_two::test_that"))
     results.record("ours x86 7.2", [killed, result(2, SURVIVED)], path)
     known = results.killers(results.load(path))
-    assert known == {"bug-1": ["test_it"]}
+    assert known == {"bug-1": ["test_one::test_it"]}
     command = Suite(tmp_path, known=known).command(
-        Target(1, "bug-1", "", "", killers=("test_expected",)), tmp_path / "report.xml"
+        Target(1, "bug-1", "", "", killers=("test_expected",)), tmp_path / "report.xml", ["here"]
     )
     assert [word for word in command if word.startswith("--first=")] == [
         "--first=test_it",
         "--first=test_expected",
     ]
+    assert command[-1] == "here"
+
+
+@pytest.mark.parametrize(
+    ("known", "failing", "result", "tried"),
+    [
+        ("test_profit::test_x", ["test_profit"], KILLED, ["test_profit.py"]),
+        ("test_profit::test_x", ["ksmtests"], KILLED, ["test_profit.py", "ksmtests"]),
+        ("test_profit::test_x", [], SURVIVED, ["test_profit.py", "ksmtests"]),
+        ("test_removed::test_x", ["ksmtests"], KILLED, ["ksmtests"]),
+    ],
+)
+def test_a_bug_lives_only_when_all_tests_pass(
+    known: str,
+    failing: Sequence[str],
+    result: str,
+    tried: Sequence[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What killed it before is tried by itself, and is not the last word on a bug that lives."""
+    seen: list[str] = []
+
+    def pytest_there(command: Sequence[str], directory: Path) -> tuple[int, str]:
+        seen.append(Path(command[-1]).name)
+        failed = any(name in seen[-1] for name in failing)
+        case = CASE if failed else CASE.replace("<failure/>", "")
+        (directory / "report.xml").write_text(case, encoding="utf-8")
+        return int(failed), ""
+
+    monkeypatch.setattr(run, "_run", pytest_there)
+    suite = Suite(tmp_path, known={"bug-1": [known]})
+    assert suite.try_bug(Target(1, "bug-1", "", "")).result == result
+    assert seen == tried
 
 
 def test_published_page_is_up_to_date() -> None:
