@@ -110,6 +110,24 @@ def test_unmerging_is_counted_as_copies(ksm_alone: KsmAlone, merged: Region) -> 
     assert min(copies) == merged.pages, copies
 
 
+@pytest.mark.needs("vmstat_cow_ksm")
+def test_copies_of_ordinary_pages_are_not_counted(
+    ksm_alone: KsmAlone, region: RegionFactory, fork: Fork
+) -> None:
+    """What parent and child share since fork is copied without a word in cow_ksm."""
+    ksm_alone.stop()
+    pages = region(16)
+    copies = []
+    for _ in range(3):
+        fork(pages.process)
+        shared = pages.frames()
+        before = read_vmstat()["cow_ksm"]
+        pages.write_each(unique_tokens(pages.pages))
+        copies.append(read_vmstat()["cow_ksm"] - before)
+        assert not set(shared) & set(pages.frames())
+    assert min(copies) == 0, copies  # other programs' copies come on top
+
+
 def test_last_sharer_gets_a_copy_too(
     ksm_alone: KsmAlone, merged: Region, region: RegionFactory
 ) -> None:

@@ -24,8 +24,8 @@ One of these says what the bug does:
 `also` is a list of further edits that say what differs from the first one. `killers` are the
 modules or tests that should notice the bug, without their directory; those of the whole class may
 stand beside `class`. `equivalent = "why"` says that nobody can notice it. A table `[bug.on."6.12"]`
-says what differs on releases up to and including that one, `since = "7.0"` that older ones have no
-such code.
+says what differs on releases up to and including that one (`equivalent = ""`: there it can be
+noticed), `since = "7.0"` that older ones have no such code.
 """
 
 import tomllib
@@ -117,12 +117,13 @@ def _bug(number: int, table: Mapping[str, Any], release: Version) -> Bug:
     for key in ("name", "class", "breaks", "file"):
         if not table.get(key):
             raise CatalogueError(f"bug {name}: {key} is missing")
+    there = _on(table, release)
     edits: tuple[Edit, ...] = ()
     if "since" not in table or version(table["since"]) <= release:
-        edits = tuple(_edits(number, name, _on(table, release)))
+        edits = tuple(_edits(number, name, there))
     return Bug(
         *(number, name, table["class"], table["breaks"], edits),
-        *(tuple(table["killers"]), table.get("equivalent", "")),
+        *(tuple(table["killers"]), there.get("equivalent", "")),
     )
 
 

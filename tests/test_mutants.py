@@ -123,12 +123,14 @@ def test_verbs_keep_statements_whole(tmp_path: Path) -> None:
 def test_release_decides_on_what_differs(tmp_path: Path) -> None:
     """Another verb takes the place of the first."""
     text = ENTRY + (
-        'drop = "a;"\n[bug.on."6.12"]\nreplace = "b"\nby = "c"\n'
+        'drop = "a;"\nequivalent = "Why."\n'
+        '[bug.on."6.12"]\nequivalent = ""\nreplace = "b"\nby = "c"\n'
         '[[bug]]\nname = "two"\nbreaks = "More."\nsince = "7.0"\nfile = "mm/x.c"\ndrop = "d;"\n'
     )
     new, old = bugs(text, tmp_path), bugs(text, tmp_path, "6.12")
     assert [one.edits[0].anchor for one in new] == ["a;", "d;"]
     assert old[0].edits[0].before == "(ksm_mutant(1) ? (c) : ("
+    assert [one[0].equivalent for one in (new, old)] == ["Why.", ""]
     assert not old[1].edits
     assert [one["id"] for one in catalogue.described(old)] == [1]
 
