@@ -22,7 +22,7 @@ from uapi.pagemap import PageKind, frame_counts
 pytestmark = [pytest.mark.sharing, pytest.mark.needs("ksm_stat", "page_frames")]
 
 BUSY_PAGES = 4096
-PASSES = 500
+FLIPS = 1500
 PLACES = {
     "first byte": 0,
     "second byte": 1,
@@ -300,12 +300,16 @@ def test_page_that_changes_while_ksmd_waits_for_its_process_is_not_merged(
     pattern, other = unique_pattern(), unique_pattern()
     shared = ksm_alone.merge(region(2, pattern, process=start_process()))
     content = shared.read()
-    flipping = region(1, pattern)
+    flipping, locker = region(1, pattern), start_process()
     flipping.advise(lib.MADV_MERGEABLE)
+    Region.map(flipping.process, BUSY_PAGES).fill(pattern)
+    locker.send(served.keep_mmap_lock_busy, flipping.process.pid)
     contents = [each * (PAGE_SIZE // len(each)) for each in (pattern, other)]
-    wrong = flipping.process.call(served.flip, flipping.address, contents, BUSY_PAGES, PASSES)
+    wrong = flipping.process.call(served.flip, flipping.address, contents, FLIPS)
     assert wrong == 0, f"what was written was lost {wrong} times"
     assert shared.read() == content
+    flipping.process.kill()
+    assert locker.answer() > FLIPS // 10
 
 
 @pytest.mark.parametrize("seed", range(3))

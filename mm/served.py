@@ -5,13 +5,14 @@ It is single-threaded and holds nothing but the interpreter and `uapi`, so that 
 its counters start at zero. It ends with its test: on the end of the connection, or of its parent.
 """
 
+import contextlib
 import errno
 import importlib
 import os
 import pickle
+import random
 import signal
 import sys
-import threading
 import time
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
@@ -217,39 +218,37 @@ def map_more_than_memory(memory: int) -> int:
     return libc.mremap(libc.mmap(step), step, 2 * step, lib.MREMAP_MAYMOVE)
 
 
-def flip(address: int, contents: list[bytes], pages: int, passes: int) -> int:
-    """Fill a page with one content after the other, while a thread keeps the mmap lock busy.
+def flip(address: int, contents: list[bytes], times: int) -> int:
+    """Fill a page with one content after the other, so many times each.
 
-    The thread changes the protection of so many `pages`; it ends after so many passes of ksmd.
-    Returns how often the page held something else than what was last written to it.
+    Each stays for up to three passes of ksmd, which merges what it has seen twice. Returns how
+    often the page held something else than what was last written to it.
     """
-    length, settings = pages * PAGE_SIZE, ksm.Ksm()
-    busy = libc.mmap(length)
-    for page in range(pages):
-        store(busy + page * PAGE_SIZE, b"x")
-    done = threading.Event()
-
-    def lock() -> None:
-        while not done.is_set():
-            for prot in (lib.PROT_READ, lib.PROT_READ | lib.PROT_WRITE):
-                libc.mprotect(busy, length, prot)
-
-    thread = threading.Thread(target=lock)
-    thread.start()
-    wrong = number = 0
-    last = settings.full_scans + passes
-    while number % 64 or settings.full_scans < last:
-        content = contents[number % len(contents)]
-        store(address, content)
-        # Long enough for ksmd to compare the page, now and then, and short enough to change it
-        # before it has merged it.
-        for _ in range(number % 7):
+    settings = ksm.Ksm()
+    wrong, first, began = 0, settings.full_scans, time.monotonic()
+    for _ in range(times):
+        passes = max(settings.full_scans - first, 1)
+        longest = 3 * (time.monotonic() - began) / passes
+        for content in contents:
+            store(address, content)
+            time.sleep(random.uniform(0, longest))  # noqa: S311 - no secret
             wrong += load(address, PAGE_SIZE) != content
-        number += 1
-    done.set()
-    thread.join()
-    libc.munmap(busy, length)
     return wrong
+
+
+def keep_mmap_lock_busy(pid: int) -> int:
+    """Have the mmap lock of a process held, by clearing its accessed bits, until it has ended.
+
+    Returns how often.
+    """
+    times = 0
+    with (
+        open(f"/proc/{pid}/clear_refs", "wb", buffering=0) as file,
+        contextlib.suppress(ProcessLookupError),
+    ):
+        while True:
+            times += file.write(b"1")
+    return times
 
 
 def split_until_refused(address: int, parts: int) -> int:
