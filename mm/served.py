@@ -5,7 +5,6 @@ It is single-threaded and holds nothing but the interpreter and `uapi`, so that 
 its counters start at zero. It ends with its test: on the end of the connection, or of its parent.
 """
 
-import contextlib
 import errno
 import importlib
 import os
@@ -218,37 +217,29 @@ def map_more_than_memory(memory: int) -> int:
     return libc.mremap(libc.mmap(step), step, 2 * step, lib.MREMAP_MAYMOVE)
 
 
-def flip(address: int, contents: list[bytes], times: int) -> int:
-    """Fill a page with one content after the other, so many times each.
+def flip(address: int, pages: int, times: int) -> int:
+    """Change the first byte of each of so many equal pages, and change it back.
 
-    Each stays for up to three passes of ksmd, which merges what it has seen twice. Returns how
-    often the page held something else than what was last written to it.
+    ksmd, which merges what it has seen twice, comes to meet the changes, which are made from the
+    last page to the first. Returns how many were lost.
     """
-    settings = ksm.Ksm()
-    wrong, first, began = 0, settings.full_scans, time.monotonic()
+    memory = ffi.buffer(ffi.cast("char *", address), pages * PAGE_SIZE)
+    places = range(0, pages * PAGE_SIZE, PAGE_SIZE)
+    equal = memory[0]
+    other = bytes([equal[0] ^ 1])
+    settings, dwell = ksm.Ksm(), random.Random(0)  # noqa: S311 - repeatable, not secret
+    lost, first, began = 0, settings.full_scans, time.monotonic()
     for _ in range(times):
         passes = max(settings.full_scans - first, 1)
         longest = 3 * (time.monotonic() - began) / passes
-        for content in contents:
-            store(address, content)
-            time.sleep(random.uniform(0, longest))  # noqa: S311 - no secret
-            wrong += load(address, PAGE_SIZE) != content
-    return wrong
-
-
-def keep_mmap_lock_busy(pid: int) -> int:
-    """Have the mmap lock of a process held, by clearing its accessed bits, until it has ended.
-
-    Returns how often.
-    """
-    times = 0
-    with (
-        open(f"/proc/{pid}/clear_refs", "wb", buffering=0) as file,
-        contextlib.suppress(ProcessLookupError),
-    ):
-        while True:
-            times += file.write(b"1")
-    return times
+        time.sleep(dwell.uniform(0, longest))
+        for place in reversed(places):
+            memory[place] = other
+        time.sleep(longest / 6)
+        lost += sum(memory[place] != other for place in places)
+        for place in places:
+            memory[place] = equal
+    return lost
 
 
 def split_until_refused(address: int, parts: int) -> int:
