@@ -4,14 +4,15 @@
 import json
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 ANSWER_S = 30  # for a command; none of them waits for the guest
 SAVE_S = 60  # for a guest's devices to be written
 POLL_S = 0.005
-FILE_URI = (8, 2)  # first version that migrates to a file by its path
+FILE_URI = (8, 2)  # first version that tells a file from a stream, by its name
 
 # Memory that is a shared mapping is not written with the devices: it is copied from outside, and
 # mapped privately by those who resume, who then read what they touch and no more.
@@ -29,13 +30,17 @@ class Monitor:
         self._socket = connection
         self._socket.settimeout(ANSWER_S)
         self._lines = connection.makefile("rb")
-        self._by_path = version >= FILE_URI
+        self._by_name = version >= FILE_URI
         self._greeted = False
 
     def save_devices(self, target: Path) -> None:
         """Stop the guest and write all but its memory to a new file. Raises MonitorError."""
         self._execute("migrate-set-capabilities", capabilities=[IGNORE_SHARED])
-        self._execute("migrate", uri=self._uri(target, "xb"))
+        with self._handed(target, "xb") as uri:
+            self._execute("migrate", uri=uri)
+            self._wait_until_saved()
+
+    def _wait_until_saved(self) -> None:
         deadline = time.monotonic() + SAVE_S
         while (status := self._execute("query-migrate").get("status")) != "completed":
             if status == "failed" or time.monotonic() > deadline:
@@ -49,20 +54,26 @@ class Monitor:
     def resume_devices(self, source: Path) -> None:
         """Read what save_devices() wrote, and let the guest run. Raises MonitorError."""
         self._execute("migrate-set-capabilities", capabilities=[IGNORE_SHARED])
-        self._execute("migrate-incoming", uri=self._uri(source, "rb"))
+        with self._handed(source, "rb") as uri:
+            self._execute("migrate-incoming", uri=uri)
 
     def close(self) -> None:
         """Close the connection."""
         self._lines.close()
         self._socket.close()
 
-    def _uri(self, path: Path, mode: str) -> str:
-        """How QEMU is told of a file; older ones are handed it open."""
-        if self._by_path:
-            return f"file:{path}"
+    @contextmanager
+    def _handed(self, path: Path, mode: str) -> Iterator[str]:
+        """Hand QEMU a file open, as it may not be let into the cache; how it is told of it."""
         with path.open(mode) as stream:
-            self._execute("getfd", handed=(stream.fileno(),), fdname="state")
-        return "fd:state"
+            handed = (stream.fileno(),)
+            if not self._by_name:
+                self._execute("getfd", handed, fdname="state")
+                yield "fd:state"
+                return
+            added = self._execute("add-fd", handed).get("fdset-id")
+            yield f"file:/dev/fdset/{added}"
+            self._execute("remove-fd", **{"fdset-id": added})  # or it could write to it for ever
 
     def _execute(self, command: str, handed: Sequence[int] = (), **arguments: object) -> Any:
         if not self._greeted:

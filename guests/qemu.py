@@ -19,6 +19,8 @@ from guests.machines import MACHINES, Machine
 BACKPORTS = "bookworm-backports"  # has QEMU 10
 DATA = ("qemu-system-data", "usr/share/qemu")
 PROBE_TIMEOUT_S = 30
+CONSOLE = "console"  # in the directory of a guest
+READS_MEMORY = (8, 2)  # first version that maps a file privately without opening it to be written
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 # By default QEMU advises MADV_MERGEABLE: guests would take part in tests of this kernel.
 UNMERGED = "mem-merge=off"
@@ -160,9 +162,11 @@ def _with_memory(machine: str, ram: Ram) -> str:
     )
 
 
-def _memory(kernel: Kernel, ram: Ram) -> Iterator[str]:
+def _memory(kernel: Kernel, emulator: Emulator, ram: Ram) -> Iterator[str]:
     """The memory, and the nodes where there are several."""
     share = "off" if ram.saved else "on"
+    if ram.saved and emulator.version >= READS_MEMORY:
+        share += ",readonly=on,rom=off"
     names = ["ram"] if kernel.nodes == 1 else [f"ram{node}" for node in range(kernel.nodes)]
     for name, path in zip(names, ram.paths, strict=True):
         backing = f"id={name},size={kernel.node_mib}M,mem-path={path}"
@@ -194,8 +198,8 @@ def command(
         *("-machine", _with_memory(kernel.machine or machine.machine, ram), "-accel", accel),
         *("-cpu", kernel.cpu or ("max" if accel == "kvm" else machine.cpu)),
         *("-smp", str(kernel.cpus), "-m", f"{kernel.memory_mib}M"),
-        *_memory(kernel, ram),
-        *("-serial", f"file:{directory / 'console'}"),
+        *_memory(kernel, emulator, ram),
+        *("-serial", f"file:{directory / CONSOLE}"),
         *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "monitor,mode=control"),
         *("-device", machine.channel, "-chardev", f"socket,id=channel,fd={channel}"),
         *("-device", f"virtserialport,chardev=channel,name={PORT}"),

@@ -5,15 +5,17 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from guests import launcher
+from guests.handover import Handover, Places
 from guests.kernel import Kernel
+from guests.machines import MACHINES
 from guests.monitor import Monitor
-from guests.qemu import Emulator, Ram, command
+from guests.qemu import CONSOLE, Emulator, Ram, accelerator, command
+from guests.user import in_place_of_root
 
 CONSOLE_TAIL = 40  # lines
 CONSOLE_READ = 1 << 16  # bytes at the end of the console that are looked at
@@ -59,21 +61,24 @@ class Qemu:
         self.channel, channel = socket.socketpair()
         ours, monitor = socket.socketpair()
         self.monitor = Monitor(ours, emulator.version)
-        descriptors = {"channel": channel.fileno(), "monitor": monitor.fileno()}
-        with channel, monitor, (directory / "qemu.log").open("wb") as log:
+        user = in_place_of_root(accelerator(MACHINES[kernel.arch]))
+        places: Places = (emulator, image, directory, ram)
+        with channel, monitor, Handover() as handover:
+            if user:
+                places = handover.places(user, places)
+            log = handover.enter_context((directory / "qemu.log").open("wb"))
+            ends = (channel.fileno(), monitor.fileno())
+            told = command(kernel, *places, channel=ends[0], monitor=ends[1])
             self._process = subprocess.Popen(
-                (
-                    *(sys.executable, "-I", launcher.__file__, str(directory)),
-                    *command(kernel, emulator, image, directory, ram, **descriptors),
-                ),
+                launcher.command(str(directory), told, user.ids if user else ()),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                pass_fds=(*descriptors.values(), *handed),
+                pass_fds=(*ends, *handed, *handover.descriptors),
                 start_new_session=True,  # a Ctrl-C is ours to act on
             )
         self._log = (directory / "qemu.log").open("rb")
-        self._console_path = directory / "console"
+        self._console_path = directory / CONSOLE
         self._last_words: list[str] = []
 
     @property

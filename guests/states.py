@@ -24,6 +24,7 @@ from pathlib import Path
 from guests.cache import LockedError, cache_dir, locked, workshop
 from guests.monitor import MonitorError
 from guests.running import Qemu
+from guests.sparse import copy_sparse
 
 MOST_STATES = 20
 MOST_BYTES = 6 << 30  # on disk, of all states together
@@ -126,24 +127,9 @@ def _write(state: State, qemu: Qemu, rams: Sequence[int]) -> None:
     qemu.monitor.save_devices(state.devices)
     for node, ram in enumerate(rams):
         with state.ram(node).open("xb") as target:
-            _copy_sparse(ram, target.fileno())
+            copy_sparse(ram, target.fileno())
+            os.fchmod(target.fileno(), 0o644)  # root's guests resume as another user (user.py)
     state.manifest.write_text(state.described(), encoding="utf-8")
-
-
-def _copy_sparse(source: int, target: int) -> None:
-    """Copy what is not a hole."""
-    end = os.fstat(source).st_size
-    os.ftruncate(target, end)
-    at = 0
-    while at < end:
-        try:
-            at = os.lseek(source, at, os.SEEK_DATA)
-        except OSError:  # ENXIO: there is nothing but a hole
-            return
-        hole = os.lseek(source, at, os.SEEK_HOLE)
-        os.lseek(target, at, os.SEEK_SET)
-        while at < hole:
-            at += os.sendfile(target, source, at, hole - at)
 
 
 def prune(most: int = MOST_STATES, most_bytes: int = MOST_BYTES) -> None:

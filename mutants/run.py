@@ -174,7 +174,7 @@ def _run(command: Sequence[str], directory: Path) -> tuple[int | None, str]:
     output = directory / "output"
     with output.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-I", launcher.__file__, str(directory), *command],
+            launcher.command(str(directory), command),
             cwd=CHECKOUT,
             stdin=subprocess.PIPE,
             stdout=file,

@@ -255,23 +255,30 @@ OK = b'{"return": {}}'
 DONE = b'{"return": {"status": "completed"}}'
 
 
-def test_devices_are_saved_to_a_path_or_a_descriptor(tmp_path: Path) -> None:
-    """Events in between are no answers."""
+@pytest.mark.parametrize(
+    ("version", "handed", "uri", "after"),
+    [
+        ((10, 0, 2), b'{"return": {"fdset-id": 3}}', "file:/dev/fdset/3", [OK]),
+        ((7, 2, 22), OK, "fd:state", []),
+    ],
+)
+def test_devices_are_saved_to_a_descriptor(
+    version: tuple[int, ...], handed: bytes, uri: str, after: list[bytes], tmp_path: Path
+) -> None:
+    """QEMU, which may not be let into the cache, keeps none. Events in between are no answers."""
     event = b'{"event": "STOP"}\n'
-    with monitored((10, 0, 2), OK, OK, event + DONE) as (monitor, told):
+    with monitored(version, OK, handed, OK, event + DONE, *after) as (monitor, told):
         monitor.save_devices(tmp_path / "devices")
-    assert f'"uri": "file:{tmp_path}/devices"' in told[2].decode()
-    with monitored((7, 2, 22), OK, OK, OK, DONE) as (monitor, told):
-        monitor.save_devices(tmp_path / "devices")
-    assert b'"getfd"' in told[2]
-    assert b'"uri": "fd:state"' in told[3]
+    assert (tmp_path / "devices").is_file()
+    assert f'"uri": "{uri}"' in told[3].decode()
+    assert [b"remove-fd" in each for each in told[5:]] == [True] * len(after)
 
 
 @pytest.mark.parametrize(
     ("answers", "complaint"),
     [
         ((b'{"error": {"desc": "no"}}',), "QEMU refused migrate-set-capabilities: no"),
-        ((OK, OK, b'{"return": {"status": "failed"}}'), "did not save .* failed"),
+        ((OK, OK, OK, b'{"return": {"status": "failed"}}'), "did not save .* failed"),
         ((OK,), "QEMU has closed its monitor|takes no commands"),
         ((b"[]",), "QEMU's monitor said \\[\\]"),
         ((b"nonsense",), "QEMU's monitor said nonsense"),
@@ -324,6 +331,28 @@ def test_a_guest_is_resumed_as_often_as_wanted(name: str) -> None:
 
 @pytest.mark.guest
 @pytest.mark.network
+@pytest.mark.skipif(os.geteuid() != 0, reason="others start guests as themselves")
+def test_root_starts_guests_as_another_user() -> None:
+    """Booted or resumed: QEMU has none of root's ids, and the console is read all the same."""
+    wanted = parts("7.2-amd64")
+    states.discard(State(cache_dir() / "states" / wanted.key()))
+    for resumed in (False, True):
+        with start(wanted.kernel, CHECKOUT) as guest:
+            assert guest.resumed == resumed
+            said = Path(f"/proc/{only_child(only_child(os.getpid()))}/status").read_text()
+            guest.run(["sh", "-c", "echo '<1>hello' > /dev/kmsg; sleep 1"], print)
+            assert any("hello" in line for line in guest.console_tail())
+        ids = dict(line.split(":") for line in said.splitlines())
+        assert "0" not in {*ids["Uid"].split(), *ids["Gid"].split(), *ids["Groups"].split()}
+
+
+def only_child(pid: int) -> int:
+    """The only one."""
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+
+
+@pytest.mark.guest
+@pytest.mark.network
 @pytest.mark.parametrize(
     ("file", "damage"), [("ram0", damage_truncated), ("ram0", None), ("devices", None)]
 )
@@ -362,7 +391,7 @@ def test_a_run_killed_while_it_saves_leaves_nothing() -> None:
         "import os, signal\n"
         "from guests import states\n"
         "from tests.test_guest_state import parts, say\n"
-        "states._copy_sparse = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "states.copy_sparse = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "say(parts('7.2-arm64').kernel, 'print(1)')\n"
     )
     killed = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, check=False)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,8 @@ from guests.session import LostGuest, boot
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 20
+PRIVATE = "share=off,readonly=on,rom=off,merge=off"  # memory of a saved guest
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 
 # Command lines
@@ -74,11 +76,8 @@ def test_a_saved_guest_is_told_the_same(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(qemu, "accelerator", lambda _: "tcg")
     told = command_line("arm64", saved=True)
     assert [word for word in told if word not in command_line("arm64")] == [
-        *(
-            "memory-backend-file,id=ram,size=512M,mem-path=/ram,share=off,merge=off",
-            "-incoming",
-            "defer",
-        )
+        f"memory-backend-file,id=ram,size=512M,mem-path=/ram,{PRIVATE}",
+        *("-incoming", "defer"),
     ]
 
 
@@ -89,7 +88,7 @@ def test_nodes_share_the_memory_equally(saved: bool) -> None:
     ram = qemu.Ram((Path("/ram0"), Path("/ram1")), saved)
     places = (Path("/vmlinuz"), Path("/guest"), ram)
     told = qemu.command(node, Emulator(Path("/qemu"), (10,)), *places, channel=7, monitor=8)
-    rest = f"share={'off' if saved else 'on'},merge=off"
+    rest = PRIVATE if saved else "share=on,merge=off"
     memory = told.index("-m")
     assert told[memory : memory + 10] == [
         *("-m", "1024M"),
@@ -159,7 +158,7 @@ def test_a_newer_qemu_is_unpacked_with_its_firmware(
 # QEMU ends with whoever started it
 
 
-def starter(directory: Path) -> "subprocess.Popen[str]":
+def starter(directory: Path, ids: Sequence[int]) -> "subprocess.Popen[str]":
     """A process that has the launcher run a sleep and says its and the launcher's pid."""
     script = (
         "import subprocess, sys, time\n"
@@ -170,7 +169,7 @@ def starter(directory: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         (
             *(sys.executable, "-c", script),
-            *(sys.executable, "-I", launcher.__file__, str(directory), "sleep", "600"),
+            *launcher.command(str(directory), ["sleep", "600"], ids),
         ),
         stdout=subprocess.PIPE,
         text=True,
@@ -203,11 +202,14 @@ def is_gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("victim", ["starter", "launcher"])
-def test_what_was_launched_dies_with_a_killed(victim: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ids", [(), pytest.param((65534, 65534), marks=needs_root)])
+def test_what_was_launched_dies_with_a_killed(
+    victim: str, ids: tuple[int, ...], tmp_path: Path
+) -> None:
     """SIGKILL of either is the end of the program; its directory goes when the starter does."""
     directory = tmp_path / "guest"
     directory.mkdir()
-    process = starter(directory)
+    process = starter(directory, ids)
     assert process.stdout is not None
     launched = int(process.stdout.readline())
     program = child_of(launched)
@@ -221,7 +223,7 @@ def test_what_was_launched_dies_with_a_killed(victim: str, tmp_path: Path) -> No
 
 def test_launcher_exits_as_the_program_did(tmp_path: Path) -> None:
     """And leaves the directory to its starter, who reads the console in it."""
-    command = [sys.executable, "-I", launcher.__file__, str(tmp_path), "sh", "-c", "exit 7"]
+    command = launcher.command(str(tmp_path), ["sh", "-c", "exit 7"])
     with subprocess.Popen(command, stdin=subprocess.PIPE) as launched:
         assert launched.wait(DEADLINE_S) == 7
     assert tmp_path.is_dir()

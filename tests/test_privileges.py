@@ -3,7 +3,7 @@
 
 import os
 import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,20 +16,72 @@ ROOT = Path(__file__).parent.parent
 pytest_plugins = "pytester"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="of what root may do")
 
-STATUS = ("grep", "-E", "^(Cap|NoNewPrivs)", "/proc/self/status")
+NOBODY = 65534
 
 
-def test_what_is_launched_has_no_capability(tmp_path: Path) -> None:
-    """Nor can it get one, by whatever it executes: QEMU runs so, started by root or not."""
-    command = [sys.executable, "-I", launcher.__file__, str(tmp_path), *STATUS]
+def launch(
+    directory: Path, *program: str, ids: Sequence[int] = (), within: Sequence[str] = ()
+) -> str:
+    """What a launched program prints; `within` are words to run the launcher by."""
+    command = [*within, *launcher.command(str(directory), program, ids)]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as launched:
         assert launched.stdout
-        status = dict(line.split(":") for line in launched.stdout.read().splitlines())
-    assert status.pop("NoNewPrivs").strip() == "1"
-    assert {int(bits, 16) for name, bits in status.items() if name != "CapBnd"} == {0}
-    assert os.geteuid() != 0 or int(status["CapBnd"], 16) == 0
+        return launched.stdout.read()
+
+
+def status(directory: Path, ids: Sequence[int] = ()) -> dict[str, str]:
+    """What /proc says of a launched process."""
+    shown = launch(directory, "cat", "/proc/self/status", ids=ids)
+    return {
+        name: value.strip() for name, _, value in (x.partition(":") for x in shown.splitlines())
+    }
+
+
+@pytest.mark.parametrize("ids", [(), pytest.param((NOBODY, NOBODY), marks=needs_root)])
+def test_what_is_launched_has_no_capability(ids: tuple[int, ...], tmp_path: Path) -> None:
+    """Nor can it get one, by whatever it executes: QEMU runs so, started by root or not."""
+    said = status(tmp_path, ids)
+    assert said["NoNewPrivs"] == "1"
+    capabilities = {name: int(bits, 16) for name, bits in said.items() if name.startswith("Cap")}
+    bounds = capabilities.pop("CapBnd")
+    assert set(capabilities.values()) == {0}
+    assert os.geteuid() != 0 or bounds == 0
+
+
+@needs_root
+def test_what_is_launched_is_another_user(tmp_path: Path) -> None:
+    """In all of its ids, and in no group of root's."""
+    said = status(tmp_path, (NOBODY, 12345, 23456))
+    assert said["Uid"].split() == [str(NOBODY)] * 4
+    assert said["Gid"].split() == ["12345"] * 4
+    assert said["Groups"] == "23456"
+    assert status(tmp_path, (NOBODY, 12345))["Groups"] == ""
+
+
+@needs_root
+def test_another_user_reads_nothing_of_roots(tmp_path: Path) -> None:
+    """Its program may lie there all the same."""
+    secret, program = tmp_path / "secret", tmp_path / "program"
+    secret.write_text("of root")
+    program.write_text("#!/bin/sh\nid -u; cat $1")
+    for path, mode in ((tmp_path, 0o700), (program, 0o755)):
+        path.chmod(mode)
+    assert launch(tmp_path, str(program), str(secret)) == "0\nof root"
+    said = launch(tmp_path, str(program), str(secret), ids=(NOBODY, NOBODY))
+    assert said.startswith(f"{NOBODY}\n")
+    assert "Permission denied" in said
+
+
+@needs_root
+def test_a_user_that_cannot_be_had_is_no_reason_to_stay_root(tmp_path: Path) -> None:
+    """Nothing is run then."""
+    namespace = ("unshare", "--user", "--map-root-user")
+    said = launch(tmp_path, "id", ids=(NOBODY, NOBODY), within=namespace)
+    if said.startswith("unshare:"):
+        pytest.skip(said)
+    assert said == "id: Operation not permitted\n"
 
 
 @pytest.mark.parametrize("arch", ["amd64", "arm64", "armhf", "s390x", "ppc64el", "riscv64"])
