@@ -18,6 +18,7 @@ pytest_plugins = (
     "plugins.ksm",
     "plugins.processes",
     "plugins.khugepaged",
+    "plugins.failing",
     "plugins.belongings",
     "plugins.taskstats",
     "plugins.stress",

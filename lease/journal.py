@@ -6,14 +6,17 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-from uapi.ksm import zero_pages_of_others
+from uapi.fault_injection import FAIL_PAGE_ALLOC, FAILSLAB, countdown, marked_to_fail
+from uapi.ksm import ksmd_pid, zero_pages_of_others
 from uapi.settings import read_value, write_value
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 KSM = "sys/kernel/mm/ksm"
 THP = "sys/kernel/mm/transparent_hugepage"
+FAULTS = (FAILSLAB, FAIL_PAGE_ALLOC)
 OTHERS = ("proc/sys/kernel/task_delayacct",)
 BUSY_DEADLINE = 1.0  # s; with run=2 nothing is shared, and nothing new gets shared
 
@@ -33,14 +36,33 @@ class Journal:
 
 def writable_files(root: Path) -> list[Path]:
     """Every setting the suite may change, and whatever lies beside it."""
+    directories = (KSM, THP, f"{THP}/khugepaged", *filter(partial(_is_open, root), FAULTS))
     files = [
         path
-        for directory in (root / KSM, root / THP, root / THP / "khugepaged")
+        for directory in (root / name for name in directories)
         if directory.is_dir()
         for path in sorted(directory.iterdir())
     ]
-    files += [root / name for name in OTHERS]
+    files += [root / name for name in (*OTHERS, *_of_ksmd())]
     return [path for path in files if path.is_file() and path.stat().st_mode & 0o200]
+
+
+def _is_open(root: Path, directory: str) -> bool:
+    """Whether settings of debugfs are there, and may be read: not under lockdown."""
+    try:
+        read_value(root / directory / "probability")
+    except OSError:
+        return False
+    return True
+
+
+def _of_ksmd() -> list[str]:
+    """Which allocations of ksmd fail; nothing where ksmd is not to be seen."""
+    try:
+        ksmd = ksmd_pid()
+    except LookupError:
+        return []
+    return [str(file(ksmd).relative_to("/")) for file in (countdown, marked_to_fail)]
 
 
 def take(root: Path = Path("/")) -> Journal:
@@ -51,6 +73,12 @@ def take(root: Path = Path("/")) -> Journal:
     merged = read_value(ksm / "pages_shared") != "0" or zero_pages_of_others(frozenset())
     idle = not merged and values[f"{KSM}/run"] != "1"
     return Journal(read_value(BOOT_ID), values, idle)
+
+
+def of_faults(values: dict[str, str]) -> dict[str, str]:
+    """Those of the settings that make allocations fail."""
+    names = (*(f"{directory}/" for directory in FAULTS), *_of_ksmd())
+    return {name: value for name, value in values.items() if name.startswith(names)}
 
 
 def save(journal: Journal, path: Path) -> None:

@@ -166,6 +166,18 @@ _ALL = (
         otherwise="the module hwpoison_inject is not loaded, or debugfs is not mounted",
     ),
     Feature(
+        "failed_allocations",
+        "4.14",
+        probes.failed_allocations,
+        (
+            "CONFIG_FAULT_INJECTION",
+            "CONFIG_FAULT_INJECTION_DEBUG_FS",
+            "CONFIG_FAILSLAB",
+            "CONFIG_FAIL_PAGE_ALLOC",
+        ),
+        otherwise="debugfs is not mounted, or locked down",
+    ),
+    Feature(
         "memory_cgroup",
         "5.19",
         probes.memory_cgroup,

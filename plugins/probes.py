@@ -24,6 +24,7 @@ from uapi import (
     userfaultfd,
     zram,
 )
+from uapi.fault_injection import FAIL_PAGE_ALLOC, FAILSLAB, countdown
 from uapi.libc import lib
 from uapi.meminfo import read_meminfo, total_memory
 from uapi.thp import Thp
@@ -222,6 +223,17 @@ def move_pages() -> bool:
 def numa_nodes() -> bool:
     """Whether memory can be on one node or on another."""
     return len(numa.nodes_with_memory()) > 1
+
+
+def failed_allocations() -> bool:
+    """Whether allocations can be made to fail, and which do can be chosen."""
+    files = [Path("/", name, "ignore-gfp-wait") for name in (FAILSLAB, FAIL_PAGE_ALLOC)]
+    try:
+        for path in (*files, countdown(os.getpid())):
+            os.close(os.open(path, os.O_RDWR))
+    except OSError:
+        return False
+    return True
 
 
 def memory_cgroup() -> bool:

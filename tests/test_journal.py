@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lease import journal
 from lease.journal import KSM, OTHERS, THP, CorruptJournal, Journal
+from uapi.fault_injection import FAILSLAB
 from uapi.settings import read_value, write_value
 
 BEFORE = {
@@ -119,6 +120,67 @@ def test_merging_in_progress_is_noticed(root: Path, name: str, value: str) -> No
     (root / name).chmod(0o644)
     set_all(root, {name: value})
     assert not journal.take(root).nothing_merged
+
+
+FAULTS_BEFORE = {
+    f"{FAILSLAB}/ignore-gfp-wait": "Y",
+    f"{FAILSLAB}/probability": "0",
+    f"{FAILSLAB}/task-filter": "N",
+    "proc/7/fail-nth": "0",
+    "proc/7/make-it-fail": "0",
+}
+FAULTS_DURING = {
+    f"{FAILSLAB}/ignore-gfp-wait": "N",
+    f"{FAILSLAB}/probability": "100",
+    f"{FAILSLAB}/task-filter": "Y",
+    "proc/7/fail-nth": "3",
+    "proc/7/make-it-fail": "1",
+}
+
+
+@pytest.fixture
+def failing_allocations(root: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
+    """A journal of a kernel whose allocations were not made to fail; now they are, ksmd's alone."""
+    monkeypatch.setattr(journal, "ksmd_pid", lambda: 7)
+    set_all(root, FAULTS_BEFORE)
+    taken = journal.take(root)
+    assert journal.of_faults(taken.values) == FAULTS_BEFORE
+    set_all(root, FAULTS_DURING)
+    return taken
+
+
+def test_allocations_fail_no_longer(
+    failing_allocations: Journal, root: Path, kernel: Kernel
+) -> None:
+    """None fails before those of every task would: the filter goes last."""
+    assert journal.restore(failing_allocations, root) == []
+    assert {name: read_value(root / name) for name in FAULTS_BEFORE} == FAULTS_BEFORE
+    written = [name for name, _ in kernel.writes]
+    assert written.index(f"{FAILSLAB}/probability") < written.index(f"{FAILSLAB}/task-filter")
+
+
+@pytest.mark.usefixtures("failing_allocations")
+def test_ksmd_may_be_out_of_sight(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a PID namespace; nothing can make its allocations fail then."""
+
+    def not_to_be_seen() -> int:
+        raise LookupError
+
+    monkeypatch.setattr(journal, "ksmd_pid", not_to_be_seen)
+    assert not [name for name in journal.take(root).values if name.startswith("proc/7")]
+
+
+@pytest.mark.usefixtures("failing_allocations")
+def test_locked_debugfs_is_left_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under lockdown its files are there, and cannot be opened."""
+
+    def read(path: Path) -> str:
+        if path.is_relative_to(root / FAILSLAB):
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        return read_value(path)
+
+    monkeypatch.setattr(journal, "read_value", read)
+    assert not [name for name in journal.take(root).values if name.startswith(FAILSLAB)]
 
 
 def test_zero_pages_are_merged_pages(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
