@@ -45,13 +45,18 @@ def belonging(directory: Path, kind: str, name: str) -> Iterator[None]:
 
 
 def take_down(directory: Path) -> list[str]:
-    """Take down all that is noted, and forget it; what could not be, in words."""
+    """Take down all that is noted, and forget it; what could not be, in words.
+
+    Nothing is raised: the settings come next. Another checkout, of another version, may have noted
+    what is unknown here.
+    """
     problems = []
     for kind, name in sorted(_noted(directory), key=_rank):
         try:
             TAKE_DOWN[kind](name)
-        except OSError as error:
-            problems.append(f"{kind} {name} is still there: {error}")
+        except Exception as error:  # noqa: BLE001
+            why = "of an unknown kind" if kind not in TAKE_DOWN else error
+            problems.append(f"{kind} {name} is still there: {why}")
     forget(directory)
     return problems
 
@@ -69,4 +74,5 @@ def _noted(directory: Path) -> Iterator[tuple[str, str]]:
 
 def _rank(noted: tuple[str, str]) -> tuple[int, str]:
     kind, name = noted
-    return list(TAKE_DOWN).index(kind), name
+    kinds = list(TAKE_DOWN)
+    return kinds.index(kind) if kind in kinds else len(kinds), name

@@ -39,7 +39,10 @@ def _detach() -> None:
 
 def _guard(directory: Path, members: Lock) -> None:
     members.wait(fcntl.LOCK_EX)
-    problems = restore_and_clear(directory, members)
+    try:
+        problems = restore_and_clear(directory, members)
+    except Exception as error:  # noqa: BLE001 nobody would read a traceback
+        problems = [f"{type(error).__name__}: {error}"]
     if problems:
         _tell_kernel_log(problems)
     os._exit(bool(problems))

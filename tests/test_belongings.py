@@ -71,6 +71,17 @@ def test_taken_down_after_a_failure(tmp_path: Path, taken_down: list[tuple[str, 
     assert taken_down == [("page frame", "5")]
 
 
+def test_what_makes_no_sense_keeps_nothing_else_from_being_taken_down(tmp_path: Path) -> None:
+    """Another version of the tests may have noted it; real kinds, of things that are not there."""
+    for kind, name in (("of another version", "7"), ("swap device", "no number")):
+        note(tmp_path, kind, name)
+    assert take_down(tmp_path) == [
+        "swap device no number is still there: invalid literal for int() with base 10: 'no number'",
+        "of another version 7 is still there: of an unknown kind",
+    ]
+    assert notes(tmp_path) == []
+
+
 def test_what_could_not_be_taken_down_stays_noted(
     tmp_path: Path, taken_down: list[tuple[str, str]]
 ) -> None:

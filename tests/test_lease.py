@@ -7,16 +7,20 @@ the real members restore them.
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import threading
+import venv
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import _cffi_backend
 import pytest
 
 from lease import journal
+from lease.belongings import note
 from lease.journal import Journal
 from lease.locks import FairLock, Lock, LockTimeout
 from lease.membership import Membership, UnsafeDirectory, open_members, restore_and_clear
@@ -43,11 +47,13 @@ sys.stdin.read()
 
 
 @contextmanager
-def child(script: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
+def child(
+    script: str, directory: Path, *, python: str = sys.executable, checkout: Path = CHECKOUT
+) -> Iterator[subprocess.Popen[str]]:
     """A process that has reached the script's print, and ends with the block at the latest."""
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(directory)],
-        cwd=CHECKOUT,
+        [python, "-c", script, str(directory)],
+        cwd=checkout,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -309,6 +315,30 @@ def test_killed_member_is_replaced_by_the_guardian(directory: Path, setting: Pat
     """SIGKILL of the only member restores."""
     with child(BE_MEMBER, directory) as member:
         assert guarded(directory)
+        kill(member.pid)
+        wait_until_restored(directory, setting)
+
+
+def test_guardian_restores_whatever_is_noted(directory: Path, setting: Path) -> None:
+    """A note that makes no sense to it is told of; the settings are put back all the same."""
+    with child(BE_MEMBER, directory) as member:
+        note(directory, "of another version", "7")
+        kill(member.pid)
+        wait_until_restored(directory, setting)
+
+
+def test_guardian_needs_none_of_its_files(directory: Path, setting: Path, tmp_path: Path) -> None:
+    """Checkout and virtual environment may be removed while it waits: it has all in memory."""
+    checkout = tmp_path / "checkout"
+    for room in ("lease", "uapi"):
+        shutil.copytree(CHECKOUT / room, checkout / room)
+    venv.create(checkout / "venv", symlinks=True)
+    (packages,) = checkout.glob("venv/lib/python*/site-packages")
+    shutil.copy(_cffi_backend.__file__, packages)
+    python = str(checkout / "venv/bin/python")
+    with child(BE_MEMBER, directory, python=python, checkout=checkout) as member:
+        assert python in Path(f"/proc/{guardian_pid(directory)}/cmdline").read_text()
+        shutil.rmtree(checkout)
         kill(member.pid)
         wait_until_restored(directory, setting)
 
