@@ -35,6 +35,7 @@ def huge_page(process: Process, evidence: Evidence) -> HugePage:
         region.fill(patterns + patterns[-1:] * (region.pages - len(patterns)))
         if region.count(PageKind.THP) != region.pages:
             raise RuntimeError(f"no huge page was to be had: {region.describe()}")
+        region.advise(lib.MADV_NOHUGEPAGE)  # what is split must not be collapsed again
         return region
 
     return build
@@ -59,7 +60,6 @@ def test_huge_page_of_equal_pages_is_split_and_merged(
     frames = set(huge.frames())
     assert len(frames) <= huge.pages // limit + 2
     books().assert_has(shared=len(frames), sharing=huge.pages - len(frames))
-    huge.advise(lib.MADV_NOHUGEPAGE)  # or khugepaged may make one of them again
     huge.advise(lib.MADV_UNMERGEABLE)
     assert {state.kind for state in huge.states()} == {PageKind.ANON}
     assert huge.read() == content
