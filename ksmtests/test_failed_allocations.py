@@ -17,6 +17,7 @@ from ksmtests.expectations import assert_merged_into_one, assert_not_mergeable, 
 from ksmtests.placement import frames
 from mm import failing
 from mm.failing import Outcome
+from mm.ledger import Ledger
 from mm.process import Process
 from mm.region import ZEROS, Region, unique_pattern
 from plugins.failing import Failing
@@ -33,6 +34,8 @@ pytestmark = [
 ]
 
 StartProcess: TypeAlias = Callable[[], Process]
+
+of_each_kind = pytest.mark.parametrize("fill", [ZEROS, None], ids=["zero pages", "KSM pages"])
 
 MOST = 5000  # allocations; no call makes so many
 
@@ -60,6 +63,12 @@ def mergeable(region: Region) -> set[bool]:
     return {"mg" in vma.flags for vma in region.vmas()}
 
 
+def assert_unmerged_is_counted(region: Region, fill: bytes | None, books: Ledger) -> None:
+    """Zero pages that are not any more, and none that still are, have left the books."""
+    zeros = region.count(PageKind.ANON) if fill == ZEROS else 0
+    books.assert_change(zero_pages=-zeros, anonymous=zeros)
+
+
 @pytest.mark.usefixtures("allocations")
 def test_advice_to_merge(
     ksm_alone: KsmAlone, region: RegionFactory, start_process: StartProcess
@@ -82,7 +91,7 @@ def test_advice_to_merge(
     each_allocation_fails(attempt)
 
 
-@pytest.mark.parametrize("fill", [ZEROS, None], ids=["zero pages", "KSM pages"])
+@of_each_kind
 @pytest.mark.needs("ksm_zero_pages")
 def test_advice_to_unmerge(
     fill: bytes | None,
@@ -101,9 +110,7 @@ def test_advice_to_unmerge(
         ksm_alone.merge(whole)
         with ledger(whole) as books:
             outcome = advise_failing(nth, part, lib.MADV_UNMERGEABLE)
-        unmerged = whole.count(PageKind.ANON)
-        zeros = unmerged if fill == ZEROS else 0
-        books.assert_change(zero_pages=-zeros, anonymous=zeros)
+        assert_unmerged_is_counted(whole, fill, books)
         assert whole.read() == content
         assert mergeable(part) == {outcome.errno != 0}
         part.advise(lib.MADV_UNMERGEABLE)
@@ -169,7 +176,7 @@ def test_switching_merging_off(
     each_allocation_fails(attempt)
 
 
-@pytest.mark.parametrize("fill", [ZEROS, None], ids=["zero pages", "KSM pages"])
+@of_each_kind
 @pytest.mark.needs("ksm_zero_pages")
 def test_run_2(
     fill: bytes | None,
@@ -191,9 +198,7 @@ def test_run_2(
             outcome = call(failing.in_call, nth, os.write, run, b"2")
         assert outcome.errno in {0, errno.ENOMEM}
         assert ksm_alone.settings.run is (RunState.STOP if outcome.errno else RunState.UNMERGE)
-        unmerged = merged.count(PageKind.ANON)
-        zeros = unmerged if fill == ZEROS else 0
-        books.assert_change(zero_pages=-zeros, anonymous=zeros)
+        assert_unmerged_is_counted(merged, fill, books)
         assert merged.read() == content
         ksm_alone.unmerge_all()
         assert_unmerged(merged, content)
