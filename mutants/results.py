@@ -24,7 +24,7 @@ HEAD = """\
 One kernel with all of these bugs in it, each of which can be selected at run time, tells whether a
 green run means anything: while a bug is selected, some test has to fail.
 
-<!-- not run: takes a kernel build, and hours -->
+<!-- not run: takes a kernel build, and most of an hour for each run -->
 ```sh
 python -m mutants build --arch x86              # or arm64, arm; --release 7.2 or 6.12
 python -m mutants run --arch x86                # this suite
