@@ -63,13 +63,14 @@ def settle(ksm_alone: KsmAlone, passes: int = 3) -> None:
 
 @pytest.fixture
 def limited(ksm_alone: KsmAlone, books: ReadBooks) -> Callable[[int], None]:
-    """Set the limit, with empty books and ksmd stopped."""
+    """Set the limit, with books empty of all but other programs' pages, and ksmd stopped."""
 
     def limit(to: int) -> None:
         ksm_alone.limit_sharing(to)
         ksm_alone.stop()
         counts = books()
-        assert (counts.chains, counts.duplicates) == (0, 0)
+        if not counts.others.rmap_items:
+            assert (counts.chains, counts.duplicates) == (0, 0)
 
     return limit
 
@@ -99,10 +100,10 @@ def test_books_of_pages_at_the_limit(
     assert pages.count(PageKind.KSM) == copies, pages.describe()
     counts = books()
     counts.assert_has(shared=ksm_pages, sharing=copies - ksm_pages)
-    if not counts.others.rmap_items:
-        assert counts.chains == (ksm_pages > 1)
-        assert counts.duplicates == (ksm_pages if ksm_pages > 1 else 0)
     assert pages.read() == content
+    ksm_alone.skip_beside_others("the number of chains")
+    assert counts.chains == (ksm_pages > 1)
+    assert counts.duplicates == (ksm_pages if ksm_pages > 1 else 0)
 
 
 @pytest.mark.parametrize("limit", [2, 3])
@@ -301,11 +302,11 @@ def test_chains_are_gone_with_their_last_sharers(
     settle(ksm_alone)
     empty = books()
     empty.assert_has(shared=1, sharing=1)
-    if not empty.others.rmap_items:
-        assert (counts.chains, counts.duplicates) == (1, 6)
-        assert (remaining.chains, remaining.duplicates) == (1, 2)
-        assert (single.chains, single.duplicates) == (0, 0)
-        assert (empty.chains, empty.duplicates) == (0, 0)
+    ksm_alone.skip_beside_others("the number of chains")
+    assert (counts.chains, counts.duplicates) == (1, 6)
+    assert (remaining.chains, remaining.duplicates) == (1, 2)
+    assert (single.chains, single.duplicates) == (0, 0)
+    assert (empty.chains, empty.duplicates) == (0, 0)
 
 
 def test_run_2_takes_chains_apart(

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Every way to unshare KSM-placed zero pages takes them out of both counts, and only them."""
 
+from itertools import pairwise
+
 import pytest
 
 from ksmtests.expectations import (
@@ -62,6 +64,15 @@ def test_write_fault_is_accounted_as_a_copy(zeros: Region, copy_count: CopyCount
     assert copies[0] >= zeros.pages > copies[1], copies
 
 
+def ksm_copies(region: Region) -> list[int]:
+    """How many copies of KSM pages the system makes while each page of the region is written."""
+    counts = [read_vmstat()["cow_ksm"]]
+    for page, token in enumerate(unique_tokens(region.pages)):
+        region.write(page, token)
+        counts.append(read_vmstat()["cow_ksm"])
+    return [after - before for before, after in pairwise(counts)]
+
+
 @pytest.mark.needs("vmstat_cow_ksm")
 def test_unsharing_zero_pages_is_no_ksm_copy(zeros: Region, ksm_alone: KsmAlone) -> None:
     """vmstat's cow_ksm counts copies of KSM pages; the zero page is none, so it stands still."""
@@ -69,14 +80,9 @@ def test_unsharing_zero_pages_is_no_ksm_copy(zeros: Region, ksm_alone: KsmAlone)
     merged.fill(unique_tokens(1)[0])
     ksm_alone.merge(merged)
     ksm_alone.stop()
-    start = read_vmstat()["cow_ksm"]
-    merged.write_each(unique_tokens(merged.pages))
-    after_ksm_pages = read_vmstat()["cow_ksm"]
-    zeros.write_each(unique_tokens(zeros.pages))
-    after_zero_pages = read_vmstat()["cow_ksm"]
-    # Other programs' copies come on top, hence not exact; the two numbers must differ clearly.
-    assert after_ksm_pages - start >= merged.pages
-    assert after_zero_pages - after_ksm_pages < zeros.pages
+    # Other programs' copies come on top: they hide some writes of zero pages, and never all.
+    assert min(ksm_copies(merged)) >= 1
+    assert min(ksm_copies(zeros)) == 0
 
 
 def test_run_2_unshares_every_mergeable_page(

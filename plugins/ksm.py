@@ -27,7 +27,7 @@ from mm.region import Region
 from plugins.evidence import Evidence
 from plugins.requirements import architecture
 from uapi import libc
-from uapi.ksm import Ksm, RunState
+from uapi.ksm import Ksm, RunState, share_of_others
 from uapi.libc import lib
 from uapi.pagemap import PageKind
 
@@ -130,6 +130,14 @@ class KsmAlone(SharedKsm):
         if problems:
             raise OSError(errno.EBUSY, problems[0])
         self.start()
+
+    def skip_beside_others(self, figure: str) -> None:
+        """Skip a test of a system-wide `figure` where another program has pages in KSM.
+
+        To be asked once ksmd has passed: before, KSM may not know the other program's pages.
+        """
+        if items := share_of_others(self._evidence.pids()).rmap_items:
+            pytest.skip(f"{figure} is the whole system's: other programs have {items} pages in KSM")
 
     def unmerge_all(self) -> None:
         """run=2: unmerge every process's pages, then stop."""
