@@ -3,11 +3,12 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from arch import Arch
-from kconfig.configuration import Configuration
+from kconfig.configuration import Configuration, parse
 from plugins.features import FEATURES, Feature, Verdict
 from plugins.fixed_by import LACKING
 from plugins.requirements import resolve
@@ -183,15 +184,41 @@ def test_bug_without_a_title_is_a_usage_error(pytester: pytest.Pytester, argumen
     result.stderr.fnmatch_lines(['*::test_it: upstream_bug takes *upstream_bug("what is wrong")'])
 
 
+def under_test(monkeypatch: pytest.MonkeyPatch, configuration: str) -> None:
+    """Have a kernel for the architecture `here`, of that configuration or of one unknown."""
+    kernel = SimpleNamespace(
+        architecture=Arch("here", machines=("hovercraft",)),
+        configuration=parse(configuration, "config") if configuration else None,
+    )
+    monkeypatch.setattr("plugins.upstream_bug.requirements", lambda _: kernel)
+
+
 @pytest.mark.parametrize(("where", "outcome"), [("here", "xfailed"), ("elsewhere", "failed")])
 def test_bug_of_one_architecture_is_known_there_alone(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, where: str, outcome: str
 ) -> None:
     """Elsewhere the test is one like any other."""
-    monkeypatch.setattr(
-        "plugins.upstream_bug.architecture", lambda _: Arch("here", machines=("hovercraft",))
-    )
+    under_test(monkeypatch, "CONFIG_KSM=y")
     source = UPSTREAM_BUG.format("assert False").replace("bug(", f'bug_on("{where}", ')
+    run(pytester, "upstream_bug", source).assert_outcomes(**{outcome: 1})
+
+
+@pytest.mark.parametrize(
+    ("configuration", "outcome"),
+    [
+        ("CONFIG_HOVER=y", "xfailed"),
+        ("# CONFIG_HOVER is not set", "failed"),
+        ("CONFIG_KSM=y", "failed"),
+        ("", "xfailed"),
+    ],
+)
+def test_bug_of_a_configuration_is_known_there_alone(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, configuration: str, outcome: str
+) -> None:
+    """It may be there where the configuration is not to be had."""
+    under_test(monkeypatch, configuration)
+    source = UPSTREAM_BUG.format("assert False").replace("bug(", 'bug_on("here", ')
+    source = source.replace('drifts"', 'drifts", symbol="CONFIG_HOVER"')
     run(pytester, "upstream_bug", source).assert_outcomes(**{outcome: 1})
 
 
