@@ -13,6 +13,8 @@ LACKS = "lacks"
 HOST = "host"
 ASSERTION = re.compile(r"^E +(\S.*)", re.MULTILINE)  # what pytest puts before an error's message
 
+_PARTS = re.compile(r"(\d{1,9})")
+
 
 def place(outcome: Outcome) -> str:
     """Where a test ran, for people: the kernel's name, or this machine."""
@@ -77,6 +79,11 @@ class Cell:
         return self.failing and self.before is not None and self.before.result not in FAILING
 
 
+def _by_release(kernel: str) -> list[tuple[int, str]]:
+    """Sort 6.1 before 6.12 before 7.2, in names that have a number or none."""
+    return [(int(part) if part.isdecimal() else -1, part) for part in _PARTS.split(kernel)]
+
+
 @dataclass(frozen=True)
 class History:
     """Runs, oldest first, and their cells."""
@@ -95,8 +102,8 @@ class History:
             for outcome in run.tests:
                 key = place(outcome), outcome.test
                 cells.setdefault(key, Cell(*key)).outcomes[number] = outcome
-        kernels = dict.fromkeys(kernel for kernel, _ in cells)
-        return cls(ordered, list(kernels), sorted({test for _, test in cells}), cells)
+        kernels = sorted({kernel for kernel, _ in cells}, key=_by_release)
+        return cls(ordered, kernels, sorted({test for _, test in cells}), cells)
 
     def by_run(self, values: Sequence[float | None]) -> list[tuple[str, float | None]]:
         """Values with the times of their runs."""

@@ -74,7 +74,7 @@ def _pages(history: History) -> Iterator[tuple[str, str]]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["line"] = shown.line
+    environment.filters.update(line=shown.line, moment=shown.moment)
     environment.globals.update(page=page, gist=gist, charts=charts, history=history)
     script = (TEMPLATES / "script.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -5,6 +5,8 @@ What a guest has said may be anything: escape sequences of terminals, marks that
 of writing, halves of characters that no encoding has, gigabytes.
 """
 
+from datetime import datetime
+
 LONGEST_LINE = 300  # characters
 LONGEST_TEXT = 65536
 GAP = "[... {} characters ...]"
@@ -13,6 +15,11 @@ GAP = "[... {} characters ...]"
 def line(text: str, most: int = LONGEST_LINE) -> str:
     """The first line of a text, without its middle where it is too long."""
     return clean(_cut(next(iter(text.strip().splitlines()), ""), most, f" {GAP} "))
+
+
+def moment(text: str) -> str:
+    """A time of a record, to the second."""
+    return datetime.fromisoformat(text).isoformat(" ", "seconds")
 
 
 def block(text: str, most: int = LONGEST_TEXT) -> str:

@@ -95,7 +95,7 @@ def test_pages_of_what_is_no_plain_pass(tmp_path: Path) -> None:
 def test_the_index_tells_the_worst_first(tmp_path: Path) -> None:
     """How many failures, and where."""
     text = " ".join(pages(site(tmp_path, run(*ALL)))["index.html"].text.split())
-    assert "4 failures on 2 of 2 kernels: 7.2-arm64 (2), 7.2-amd64 (2)" in text
+    assert "4 failures on 2 of 2 kernels: 7.2-amd64 (2), 7.2-arm64 (2)" in text
 
 
 def test_nothing_fails(tmp_path: Path) -> None:
@@ -160,6 +160,18 @@ def test_names_of_files_differ() -> None:
     tests = [outcome(f"test_a[{sign}]", "fail", kernel) for sign in "/-" for kernel in ("k/", "k-")]
     cells = History.of([run(*tests)]).cells.values()
     assert len({page(cell) for cell in cells}) == 4
+
+
+def test_kernels_are_in_the_order_of_their_releases() -> None:
+    """Whichever of them is done first, and whatever the others are called."""
+    names = ["6.1-arm64", "6.1-armhf", "6.12-arm64", "6.12-arm64-16k", "7.2-arm64", "host-²", "x86"]
+    tests = [outcome("test_it", kernel=name) for name in reversed(names)]
+    assert History.of([run(*tests)]).kernels == names
+
+
+def test_times_are_shown_to_the_second() -> None:
+    """With their distance from UTC, as runs may be of several machines."""
+    assert shown.moment("2026-03-04T05:06:07.890123+01:00") == "2026-03-04 05:06:07+01:00"
 
 
 def test_long_texts_lose_their_middle(tmp_path: Path) -> None:
