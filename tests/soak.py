@@ -17,8 +17,8 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 WORKERS = 4
 NEIGHBOUR_MIB = 16
-# Twice as many of each as a small machine has processors.
-STRESS = ("stress-ng", "--quiet", "--cpu", "4", "--vm", "4", "--vm-bytes", "64M")
+# As many of each as there are processors, which is what 0 means to stress-ng.
+STRESS = ("stress-ng", "--quiet", "--cpu", "0", "--vm", "0", "--vm-bytes", "64M")
 IN_GUESTS = ("--kernel=7.2-amd64", "--kernel=7.2-arm64", "--kernel=7.2-armhf")
 
 
