@@ -15,6 +15,8 @@ import time
 from bench import busy_neighbour
 from bench.compare import CHECKOUT, PYTEST
 
+ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL")  # of util-linux
+
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.repeat", description=__doc__)
@@ -31,7 +33,7 @@ def main() -> int:
     """Repeat, and report every run that failed with the end of its output."""
     options = _options()
     shuffle = ("-p", "random_order", "--random-order", "--random-order-bucket=global")
-    command = [*PYTEST, "-n", options.workers, *shuffle, *options.tests]
+    command = [*ENDS_WITH_US, *PYTEST, "-n", options.workers, *shuffle, *options.tests]
     failed = []
     begin = time.monotonic()
     beside = (

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bench.repeat import ENDS_WITH_US
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 WORKERS = 4
 NEIGHBOUR_MIB = 16
@@ -55,7 +57,10 @@ def run(command: Sequence[str]) -> tuple[int, object]:
     sys.stdout.flush()
     last = ""
     with subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
+        [*ENDS_WITH_US, sys.executable, "-m", *command],
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout
         for line in process.stdout:
@@ -71,7 +76,7 @@ def run(command: Sequence[str]) -> tuple[int, object]:
 @contextlib.contextmanager
 def stressed() -> Iterator[None]:
     """Keep processors and memory busy."""
-    process = subprocess.Popen(STRESS)
+    process = subprocess.Popen([*ENDS_WITH_US, *STRESS])
     try:
         yield
     finally:

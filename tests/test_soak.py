@@ -2,12 +2,15 @@
 """`python -m tests.soak`: each part as often as is asked for, and what came of all."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests import soak
+from tests.suite_run import CHECKOUT, wait_until
 
 
 @pytest.fixture
@@ -64,3 +67,33 @@ def test_the_last_line_is_read(
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == "python -m part --times=1"
     assert len(rest) == code.count("print")
+
+
+@pytest.mark.parametrize(
+    "started",
+    [
+        "with soak.stressed(): time.sleep(60)",
+        "soak.run(['part'])",
+    ],
+)
+def test_nothing_outlives_a_killed_soak(started: str, tmp_path: Path) -> None:
+    """Neither what keeps the machine busy nor the part that was running."""
+    note = tmp_path / "child"
+    (tmp_path / "part.py").write_text(
+        f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    )
+    code = "\n".join(
+        [
+            "import sys, time",
+            "from pathlib import Path",
+            "from tests import soak",
+            f"soak.CHECKOUT = Path({str(tmp_path)!r})",
+            f"soak.STRESS = (sys.executable, {str(tmp_path / 'part.py')!r})",
+            started,
+        ]
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=CHECKOUT) as process:
+        wait_until(lambda: note.exists() and note.read_text() != "", "the child's start")
+        process.kill()
+    child = Path("/proc", note.read_text())
+    wait_until(lambda: not child.exists(), "the child's end")
