@@ -8,6 +8,7 @@ last line is JSON; the last line printed here is one object of all of them.
 import argparse
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,8 +20,9 @@ from bench.repeat import ENDS_WITH_US
 CHECKOUT = Path(__file__).resolve().parent.parent
 WORKERS = 4
 NEIGHBOUR_MIB = 16
-# As many of each as there are processors, which is what 0 means to stress-ng.
-STRESS = ("stress-ng", "--quiet", "--cpu", "0", "--vm", "0", "--vm-bytes", "64M")
+# Together as many as there are processors: the tests and the neighbour come on top.
+HALF = str(max((os.cpu_count() or 1) // 2, 1))
+STRESS = ("stress-ng", "--quiet", "--cpu", HALF, "--vm", HALF, "--vm-bytes", "64M")
 IN_GUESTS = ("--kernel=7.2-amd64", "--kernel=7.2-arm64", "--kernel=7.2-armhf")
 
 
