@@ -143,7 +143,9 @@ def test_mergeable_memory_is_told(process: Process, region: RegionFactory) -> No
         mapped.advise(lib.MADV_MERGEABLE)
         assert word(process, "ksm_mergeable") == "yes"
     first.advise(lib.MADV_UNMERGEABLE)
-    assert word(process, "ksm_mergeable") == "yes"
+    for protection in (lib.PROT_READ, lib.PROT_NONE):
+        second.protect(protection)
+        assert word(process, "ksm_mergeable") == "yes"
     second.unmap()
     assert word(process, "ksm_mergeable") == "no"
     assert word(process, "ksm_merge_any") == "no"
