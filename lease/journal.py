@@ -18,7 +18,8 @@ KSM = "sys/kernel/mm/ksm"
 THP = "sys/kernel/mm/transparent_hugepage"
 FAULTS = (FAILSLAB, FAIL_PAGE_ALLOC)
 OTHERS = ("proc/sys/kernel/task_delayacct",)
-BUSY_DEADLINE = 1.0  # s; with run=2 nothing is shared, and nothing new gets shared
+BUSY_DEADLINE = 10.0  # s; with run=2 nothing is shared, but for what processes leave that end
+BUSY_PAUSE = 0.01  # s, for them to do so
 
 
 class CorruptJournal(Exception):
@@ -182,3 +183,4 @@ def _bring_to(path: Path, value: str) -> None:
             return
         write_value(path.with_name("run"), "0")
         write_value(path.with_name("run"), "2")
+        time.sleep(BUSY_PAUSE)

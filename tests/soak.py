@@ -8,7 +8,6 @@ last line is JSON; the last line printed here is one object of all of them.
 import argparse
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,11 +17,11 @@ from pathlib import Path
 from bench.repeat import ENDS_WITH_US
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
 WORKERS = 4
-NEIGHBOUR_MIB = 2  # ksmd, which yields to the stress, passes over it for every test several times
-# Together as many as there are processors: the tests and the neighbour come on top.
-HALF = str(max((os.cpu_count() or 1) // 2, 1))
-STRESS = ("stress-ng", "--quiet", "--cpu", HALF, "--vm", HALF, "--vm-bytes", "64M")
+NEIGHBOUR_MIB = 16
+# As many of each as there are processors, which is what 0 means to stress-ng.
+STRESS = ("stress-ng", "--quiet", "--cpu", "0", "--vm", "0", "--vm-bytes", "64M")
 IN_GUESTS = ("--kernel=7.2-amd64", "--kernel=7.2-arm64", "--kernel=7.2-armhf")
 
 
@@ -45,6 +44,11 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(words)
     if options.loaded and not shutil.which(STRESS[0]):
         parser.error(f"--loaded needs {STRESS[0]}: apt-get install {STRESS[0]}")
+    if options.loaded and AUTOGROUP.exists() and AUTOGROUP.read_text().strip() != "0":
+        parser.error(
+            "--loaded: with autogroups, ksmd, which is at nice 5 and in none, waits for seconds "
+            f"beside stress: echo 0 > {AUTOGROUP}"
+        )
     return options
 
 

@@ -69,6 +69,21 @@ def test_the_last_line_is_read(
     assert len(rest) == code.count("print")
 
 
+def test_stress_that_keeps_ksmd_waiting_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says which setting does so, and changes nothing."""
+    setting = tmp_path / "sched_autogroup_enabled"
+    setting.write_text("1\n")
+    monkeypatch.setattr(soak, "AUTOGROUP", setting)
+    monkeypatch.setattr(soak, "STRESS", ("true",))
+    with pytest.raises(SystemExit) as refused:
+        soak.main(["--loaded", "1"])
+    assert refused.value.code == 2
+    assert f"echo 0 > {setting}" in capsys.readouterr().err
+    assert setting.read_text() == "1\n"
+
+
 @pytest.mark.parametrize(
     "started",
     [
