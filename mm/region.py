@@ -13,12 +13,17 @@ from uapi.libc import PAGE_SIZE, lib
 from uapi.pagemap import PageKind, PageState
 from uapi.thp import Thp
 
+NO_TEXT = 0xA5  # no character begins with this byte, in ASCII or UTF-8
+
 _serial = itertools.count(1)
 
 
 def unique_pattern() -> bytes:
-    """16 bytes no other region of any process is filled with; no two begin with the same four."""
-    return struct.pack("<II", next(_serial), os.getpid()) + os.urandom(8)
+    """16 bytes no other region of any process is filled with; no two begin with the same four.
+
+    None begins like a text, so that any text written over it is a change.
+    """
+    return struct.pack("<II", next(_serial) << 8 | NO_TEXT, os.getpid()) + os.urandom(8)
 
 
 ZEROS = bytes(8)
