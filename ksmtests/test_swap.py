@@ -263,26 +263,6 @@ def test_swapping_while_ksmd_merges(
 
 
 @pytest.mark.needs("reclaim_advice")
-def test_pages_that_were_swapped_in_merge(
-    ksm_alone: KsmAlone, swap: Swap, region: RegionFactory
-) -> None:
-    """They may be in the swap cache still, which makes nobody a user of them."""
-    swap.start()
-    pages = region(8)
-    content = pages.read()
-    for _ in range(ATTEMPTS):
-        pages.advise(lib.MADV_PAGEOUT)
-        if pages.count(PageKind.SWAP) == pages.pages:
-            break
-    assert pages.count(PageKind.SWAP) == pages.pages, pages.describe()
-    assert pages.read() == content
-    ksm_alone.merge(pages)
-    ksm_alone.stop()
-    assert_merged_into_one(pages)
-    assert pages.read() == content
-
-
-@pytest.mark.needs("reclaim_advice")
 def test_last_user_can_page_it_out(ksm_alone: KsmAlone, swap: Swap, region: RegionFactory) -> None:
     """MADV_PAGEOUT leaves a page that is shared, and takes one that nobody else maps any more."""
     swap.start()
