@@ -49,7 +49,7 @@ PRELOADED = (
     *("_pytest.terminal", "_pytest.logging", "_pytest.monkeypatch", "_pytest.faulthandler"),
     *("_pytest.helpconfig", "_pytest.pastebin", "_pytest.setuponly", "_pytest.setupplan"),
     *("_pytest.threadexception", "_pytest.tracemalloc", "_pytest.unraisableexception"),
-    *("_pytest.warnings", "_pytest._argcomplete", "pytest_timeout", "pdb", "faulthandler"),
+    *("_pytest.warnings", "_pytest._argcomplete", "pdb", "faulthandler"),
     *("_cffi_backend", "cffi", "pyroute2", "pyroute2.netlink.taskstats"),
     *("multiprocessing.connection", "multiprocessing.util", "mmap", "tarfile", "tomllib"),
     *("packaging.requirements", "packaging.tags", "packaging.utils"),
