@@ -3,6 +3,7 @@
 
 import errno
 import json
+import math
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -172,7 +173,7 @@ def _bring_to(path: Path, value: str) -> None:
     """Write where it differs; what is busy is retried with everything unmerged, for a while."""
     if read_value(path) == value:
         return
-    end = time.monotonic() + BUSY_DEADLINE
+    end = math.inf  # until all is unmerged: what is written before waits for ksmd, maybe long
     while True:
         try:
             write_value(path, value)
@@ -183,4 +184,5 @@ def _bring_to(path: Path, value: str) -> None:
             return
         write_value(path.with_name("run"), "0")
         write_value(path.with_name("run"), "2")
+        end = min(end, time.monotonic() + BUSY_DEADLINE)
         time.sleep(BUSY_PAUSE)

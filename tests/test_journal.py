@@ -2,6 +2,7 @@
 """The journal: what is saved, what is taken for true, and the order of the way back."""
 
 import errno
+import itertools
 import json
 import os
 from pathlib import Path
@@ -362,6 +363,18 @@ def test_busy_setting_is_retried_with_everything_unmerged(root: Path, kernel: Ke
     sharing = [entry for entry in kernel.writes if entry[0].endswith(("max_page_sharing", "run"))]
     retry = [(f"{KSM}/run", "0"), (f"{KSM}/run", "2"), (f"{KSM}/max_page_sharing", "256")]
     assert sharing == [(f"{KSM}/max_page_sharing", "256"), *retry * 2, (f"{KSM}/run", "1")]
+
+
+def test_time_until_all_is_unmerged_does_not_count(
+    root: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first write waits for ksmd, which may be long in coming on a busy machine."""
+    ticks = itertools.count(step=journal.BUSY_DEADLINE + 1)
+    monkeypatch.setattr("lease.journal.time.monotonic", lambda: next(ticks))
+    set_all(root, DURING)
+    kernel.refusals[f"{KSM}/max_page_sharing"] = [errno.EBUSY]
+    assert journal.restore(of_this_boot(BEFORE), root) == []
+    assert now(root) == BEFORE
 
 
 def test_busy_setting_is_given_up_at_the_deadline(
