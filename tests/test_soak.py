@@ -12,6 +12,9 @@ import pytest
 from tests import soak
 from tests.suite_run import CHECKOUT, wait_until
 
+SOON_S = 20.0
+LONG_S = 10 * SOON_S  # of a process that must not end by itself before it is missed
+
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
@@ -87,7 +90,7 @@ def test_stress_that_keeps_ksmd_waiting_is_refused(
 @pytest.mark.parametrize(
     "started",
     [
-        "with soak.stressed(): time.sleep(60)",
+        f"with soak.stressed(): time.sleep({LONG_S})",
         "soak.run(['part'])",
     ],
 )
@@ -95,7 +98,7 @@ def test_nothing_outlives_a_killed_soak(started: str, tmp_path: Path) -> None:
     """Neither what keeps the machine busy nor the part that was running."""
     note = tmp_path / "child"
     (tmp_path / "part.py").write_text(
-        f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+        f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep({LONG_S})"
     )
     code = "\n".join(
         [
@@ -111,4 +114,4 @@ def test_nothing_outlives_a_killed_soak(started: str, tmp_path: Path) -> None:
         wait_until(lambda: note.exists() and note.read_text() != "", "the child's start")
         process.kill()
     child = Path("/proc", note.read_text())
-    wait_until(lambda: not child.exists(), "the child's end")
+    wait_until(lambda: not child.exists(), "the child's end", SOON_S)
