@@ -19,6 +19,7 @@ from guests.patience import scaled
 
 ROWS, COLUMNS = 100, 120
 DEADLINE_S = 120
+CANNOT_EXECUTE = 127  # as shells have it
 
 
 @dataclass
@@ -40,13 +41,17 @@ def run(
     """Run a program, and type keys once a text is on the screen. Raises TimeoutError."""
     pid, terminal = pty.fork()
     if pid == 0:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # who runs in the background ignores it
-        os.chdir(directory)
-        os.execvpe(command[0], command, {**environment, "TERM": "xterm-256color"})
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # who runs in the background ignores it
+            os.chdir(directory)
+            os.execvpe(command[0], command, {**environment, "TERM": "xterm-256color"})
+        finally:
+            os._exit(CANNOT_EXECUTE)  # the exception would have pytest go on here a second time
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     screen = pyte.Screen(COLUMNS, ROWS)
     stream = pyte.ByteStream(screen)
     ever: dict[str, None] = {}
+    lines: list[str] = []
     waiting = dict(typed or {})
     end = time.monotonic() + scaled(DEADLINE_S)
     try:

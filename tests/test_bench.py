@@ -28,6 +28,12 @@ NEIGHBOUR = (sys.executable, "-m", "bench.busy_neighbour", "--mib", "1")
 DEADLINE_S = 30.0
 
 
+@pytest.fixture(autouse=True)
+def own_signal_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command of the bench does with signals would stay with pytest, for all tests."""
+    monkeypatch.setattr(command_line, "end_on_signals", lambda: None)
+
+
 def run_of(wall_s: float, cpu_s: float = 1.0, *, timed_out: bool = False) -> Run:
     """Return a measurement."""
     return Run(wall_s, cpu_s, 0, timed_out, "")

@@ -31,6 +31,12 @@ ksmtests/test_vma_flags.py::test_flag[dontfork, dontdump-7.2-amd64] PASSED [100%
 """
 
 
+@pytest.fixture(autouse=True)
+def own_signal_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command of the bench does with signals would stay with pytest, for all tests."""
+    monkeypatch.setattr(guests, "end_on_signals", lambda: None)
+
+
 def kernel(name: str = "7.2-amd64") -> PackagedKernel:
     """A kernel of the catalogue."""
     return catalogue.load().kernels[name]

@@ -170,3 +170,9 @@ def test_an_error_of_its_own_harms_no_run(name: str, show: Show, conftest: Path)
     assert "2 failed, 4 passed" in shown.final
     assert "Traceback" not in shown.ever
     assert shown.status == 1
+
+
+def test_program_that_cannot_be_executed_is_told_by_its_status(tmp_path: Path) -> None:
+    """Nobody runs on in its place: it was this process, which would go on with its tests."""
+    shown = on_terminal.run(["no such program"], tmp_path, dict(os.environ))
+    assert (shown.status, shown.final) == (on_terminal.CANNOT_EXECUTE, "")
