@@ -4,6 +4,9 @@
 ksmd remembers pages in its unstable tree for one pass, by their address alone. A pass is made page
 by page here. That ksmd has come past a page is seen by a marker behind it, which merges: with it,
 a third page of a content that two others share already.
+
+The tree is in the order of what pages held when ksmd came past. Where other programs change theirs
+meanwhile, it may miss a page that is there.
 """
 
 from collections.abc import Callable
@@ -49,6 +52,8 @@ def scene(ksm_alone: KsmAlone, region: RegionFactory) -> Scene:
     for page, content in ((kept, pattern), (marker, known), (coming, pattern)):
         page.fill(content)
         page.advise(lib.MADV_MERGEABLE)
+    ksm_alone.pass_once()
+    marker.fill(known)  # before 6.11 it has merged, and must do so once more
     ksm_alone.scan_until(lambda: marker.count(PageKind.KSM) == 1)
     assert kept.count(PageKind.ANON) == coming.count(PageKind.ANON) == 1, pages.describe()
     return Scene(kept, marker, coming, pattern * (PAGE_SIZE // len(pattern)))
@@ -57,6 +62,7 @@ def scene(ksm_alone: KsmAlone, region: RegionFactory) -> Scene:
 def test_page_in_mind_merges_with_the_one_that_comes(ksm_alone: KsmAlone, scene: Scene) -> None:
     """The control: nothing happens, and the two merge before the pass ends."""
     ksm_alone.pass_once()
+    ksm_alone.skip_beside_others("the order of the unstable tree")
     assert scene.kept.count(PageKind.KSM) == scene.coming.count(PageKind.KSM) == 1
     assert scene.kept.frames() == scene.coming.frames()
     assert scene.kept.read() == scene.coming.read() == scene.content

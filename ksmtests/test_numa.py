@@ -257,11 +257,15 @@ def test_page_that_moves_while_ksmd_has_it_in_mind(
     for page, content in ((kept, pattern), (marker, known), (coming, pattern)):
         page.fill(content)
         page.advise(lib.MADV_MERGEABLE)
+    ksm_alone.pass_once()
     # The marker merges with what is known, once ksmd is past the page before it.
+    marker.fill(known)  # before 6.11 it has merged, and must do so once more
     ksm_alone.scan_until(lambda: marker.count(PageKind.KSM) == 1)
     if moves:
         put(kept, nodes[1])
     ksm_alone.pass_once()
+    if not moves:
+        ksm_alone.skip_beside_others("the order of the unstable tree")
     merged = kept.count(PageKind.KSM) + coming.count(PageKind.KSM)
     assert merged == (0 if moves else 2), pages.describe()
     ksm_alone.pass_once()
