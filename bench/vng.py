@@ -66,7 +66,9 @@ class Vng:
         """The command line."""
         machine = MACHINES[self.kernel.arch]
         append = f"{machine.append} {self.kernel.append}".split()
-        data = [f"-L {shlex.quote(str(directory))}" for directory in self.emulator.data]
+        options = [f"-L {shlex.quote(str(directory))}" for directory in self.emulator.data]
+        # Else a QEMU that is not installed ends when it finds an installed one's modules.
+        options.append("-audiodev none,id=none")
         return [
             *(str(self.venv / "bin/vng"), "--run", str(self.files.image), "--exec", REPORT),
             *("--skip-modules", "--disable-microvm"),
@@ -74,7 +76,7 @@ class Vng:
             *("--qemu", str(self.emulator.binary)),
             *("--memory", f"{self.kernel.memory_mib}M", "--cpus", str(self.kernel.cpus)),
             *(("--append", " ".join(append)) if append else ()),
-            *((f"--qemu-opts={' '.join(data)}",) if data else ()),
+            f"--qemu-opts={' '.join(options)}",
         ]
 
     def boot(self) -> Watched:

@@ -242,7 +242,7 @@ def test_vng_gets_the_same_machine(tmp_path: Path) -> None:
     words = " ".join(one.command())
     assert f"--run {tmp_path}/vmlinuz " in words
     assert "--qemu /qemu --memory 512M --cpus 1 --append no_timer_check" in words
-    assert words.endswith("--qemu-opts=-L /data -L /bios")
+    assert words.endswith("--qemu-opts=-L /data -L /bios -audiodev none,id=none")
 
 
 def test_what_vng_needs_must_be_built_in(tmp_path: Path) -> None:
