@@ -50,7 +50,7 @@ PRELOADED = (
     *("_pytest.helpconfig", "_pytest.pastebin", "_pytest.setuponly", "_pytest.setupplan"),
     *("_pytest.threadexception", "_pytest.tracemalloc", "_pytest.unraisableexception"),
     *("_pytest.warnings", "_pytest._argcomplete", "pdb", "faulthandler"),
-    *("_cffi_backend", "cffi", "pyroute2", "pyroute2.netlink.taskstats"),
+    *("pytest_timeout", "_cffi_backend", "cffi", "pyroute2", "pyroute2.netlink.taskstats"),
     *("multiprocessing.connection", "multiprocessing.util", "mmap", "tarfile", "tomllib"),
     *("packaging.requirements", "packaging.tags", "packaging.utils"),
 )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_timeout
 
 from guests.agent import MESSAGES
 from guests.frames import MAX_CHUNK, Decoder, Message, encode
@@ -136,4 +137,5 @@ def main(argv: list[str]) -> int:
     told = os.dup(0)  # pytest's capturing puts something else there
     os.set_inheritable(MESSAGES, False)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python starts: a process of a test may end
-    return int(pytest.main(argv, plugins=[Inside(told)]))
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # a look at every package takes time
+    return int(pytest.main(argv, plugins=[pytest_timeout, Inside(told)]))

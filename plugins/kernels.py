@@ -2,57 +2,27 @@
 """`--kernel`: the same tests on other kernels, in guests and on boards, in parallel.
 
 Every test gets a dimension of kernels, `test_write_fault_unshares[7.2-arm64]`. pytest-xdist gives
-a worker one kernel after another; the worker boots it for the first of its tests, runs them in a
-pytest inside and takes over the reports.
+a worker one kernel after another; `plugins.elsewhere` has it run the tests there.
 """
 
 import argparse
-import platform
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
 import pytest
 
-from guests import board, catalogue, session, sources
-from guests.board import BoardError
-from guests.cache import CacheError
-from guests.catalogue import CatalogueError
-from guests.debian import FetchError
-from guests.formats import FormatError
-from guests.image import ImageError
-from guests.kernel import Kernel
-from guests.local import LocalKernel
-from guests.patience import PatienceError
-from guests.qemu import QemuError
-from guests.session import Guest, LostGuest, RefusedError
-from guests.wheels import NotInstalledError
-from plugins.fingerprint import PROPERTY, fingerprint
-from plugins.remote import GivenUp, NotStarted, RemoteSession, inside_nodeid, without_kernel
 from plugins.requirements import requirements, why_not_here
 
+if TYPE_CHECKING:
+    from guests.guest import Guest
+
 HOST = "host"
-CONSOLE = "console of the guest"  # the title of a report's section
 AUTO = "auto"
 RUN, MODULE, TEST = "run", "module", "test"  # of --fresh-guest
-MACHINES = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "armv7l": "armhf",
-    "armv8l": "armhf",
-    "riscv64": "riscv64",
-    "s390x": "s390x",
-    "ppc64le": "ppc64el",
-}
-CANNOT_START = (
-    *(BoardError, CacheError, CatalogueError, FetchError, FormatError, ImageError),
-    *(NotInstalledError, PatienceError, QemuError, GivenUp),
-    OSError,  # of the disk that guests are made on, mostly: it is full
-)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -86,15 +56,12 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-Started: TypeAlias = AbstractContextManager[Guest]
-
-
 @dataclass(frozen=True)
 class Place:
     """Where tests run: this kernel where there is nothing to start."""
 
     name: str
-    start: Callable[[], Started] | None = None
+    start: "Callable[[], AbstractContextManager[Guest]] | None" = None
     word: str = HOST  # what --kernel calls it where there is no other
 
 
@@ -102,40 +69,17 @@ class Kernels:
     """The kernels of a run; none where it has no such dimension."""
 
     def __init__(self, config: pytest.Config) -> None:
-        """Raises CatalogueError."""
-        self._option = config.option
-        self._checkout = config.rootpath
+        """Raises UsageError where one is unknown."""
         words = list(dict.fromkeys(config.option.kernel))
         if AUTO in words and why_not_here() is None:
             words = [HOST if word == AUTO else word for word in words]
             words = [] if words == [HOST] else words
-        words = [newest_here() if word == AUTO else word for word in words]
         self.here = not words or HOST in words
-        boards = [word for word in words if word.startswith(board.SCHEME)]
-        emulated = [word for word in words if word not in {HOST, *boards}]
-        self.places = [
-            *([Place(HOST)] if HOST in words else []),
-            *(Place(board.name(word), self._start(board.connect, word), word) for word in boards),
-            *(
-                Place(one.name, self._start(session.start, one), word_for(one))
-                for one in self._resolve(emulated)
-            ),
-        ]
-        _refuse_doubles(self.places)
+        self.places: list[Place] = []
+        if words:
+            from plugins import elsewhere  # noqa: PLC0415 - a run without guests is spared of them
 
-    def _start(self, start: Callable[..., Started], what: object) -> Callable[[], Started]:
-        return partial(start, what, self._checkout)
-
-    def _resolve(self, words: Sequence[str]) -> list[Kernel]:
-        option = self._option
-        return sources.resolve(
-            words,
-            catalogue.load(option.kernel_catalogue),
-            append=option.kernel_append,
-            memory_mib=option.guest_memory,
-            cpus=option.guest_cpus,
-            nodes=option.guest_nodes,
-        )
+            self.places = elsewhere.places(words, config)
 
     def of(self, nodeid: str) -> Place | None:
         """The place a node id names."""
@@ -152,36 +96,29 @@ class Kernels:
         return [place for place in self.places if place.start]
 
 
-def word_for(kernel: Kernel) -> str:
-    """What --kernel calls a kernel: the name in a catalogue, or the path."""
-    return str(kernel.path) if isinstance(kernel, LocalKernel) else kernel.name
-
-
-def _refuse_doubles(places: Sequence[Place]) -> None:
-    names = [place.name for place in places]
-    doubles = sorted({name for name in names if names.count(name) > 1})
-    if doubles:
-        raise CatalogueError(f"--kernel: {', '.join(doubles)} named more than once")
-
-
-def newest_here() -> str:
-    """The newest ordinary kernel of the catalogue that has this machine's architecture."""
-    arch = MACHINES.get(platform.machine(), "amd64")
-    return next(one.name for one in catalogue.load().resolve("latest") if one.arch == arch)
-
-
 _KERNELS = pytest.StashKey[Kernels]()
-_SESSION = pytest.StashKey[RemoteSession]()
 
 
 def kernels(config: pytest.Config) -> Kernels:
     """The kernels of this run. Raises UsageError where one is unknown."""
     if _KERNELS not in config.stash:
-        try:
-            config.stash[_KERNELS] = Kernels(config)
-        except (BoardError, CatalogueError) as error:
-            raise pytest.UsageError(str(error)) from error
+        config.stash[_KERNELS] = Kernels(config)
     return config.stash[_KERNELS]
+
+
+def place_of(item: pytest.Item) -> Place:
+    """Where a test runs, in a run that has that dimension. Raises LookupError."""
+    place = kernels(item.config).of(item.nodeid)
+    if place is None:
+        raise LookupError(item.nodeid)
+    return place
+
+
+def without_kernel(nodeid: str, name: str) -> str:
+    """A node id less the kernel it names."""
+    if nodeid.endswith(f"[{name}]"):
+        return nodeid.removesuffix(f"[{name}]")
+    return nodeid.removesuffix(f"-{name}]") + "]"
 
 
 def kernel_of(config: pytest.Config, nodeid: str) -> tuple[str, str]:
@@ -193,7 +130,10 @@ def kernel_of(config: pytest.Config, nodeid: str) -> tuple[str, str]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Find the kernels, or say which are meant, before anything is collected."""
-    kernels(config)
+    if kernels(config).elsewhere:
+        from plugins import elsewhere  # noqa: PLC0415 - see Kernels
+
+        config.pluginmanager.register(elsewhere)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -258,14 +198,7 @@ def pytest_collection_modifyitems(
     yield
     if found.places:
         order = [place.name for place in found.places]
-        items.sort(key=lambda item: order.index(_place(item).name))
-
-
-def _place(item: pytest.Item) -> Place:
-    place = kernels(item.config).of(item.nodeid)
-    if place is None:
-        raise LookupError(item.nodeid)
-    return place
+        items.sort(key=lambda item: order.index(place_of(item).name))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -276,95 +209,3 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | 
     from plugins.kernel_scheduling import KernelScheduling  # noqa: PLC0415 - xdist is optional
 
     return KernelScheduling(config, log, kernels(config))
-
-
-# Running
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    """Run a test in its guest."""
-    if not kernels(item.config).places:
-        return None
-    place = _place(item)
-    remote = item.config.stash.get(_SESSION, None)
-    if remote and remote.name != place.name:
-        _close(item.config)
-        remote = None
-    if place.start is None:
-        return None
-    if remote is None:
-        modules = {
-            inside_nodeid(one, place.name).partition("::")[0]
-            for one in item.session.items
-            if _place(one) is place
-        }
-        remote = RemoteSession(item.config, place.name, place.start, sorted(modules))
-        item.config.stash[_SESSION] = remote
-    follows = _follower(item, nextitem, place)
-    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for report in _reports(remote, item, follows):
-        item.ihook.pytest_runtest_logreport(report=report)
-    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-    if follows is None:
-        remote.close()
-    return True
-
-
-@pytest.hookimpl(optionalhook=True, tryfirst=True)
-def pytest_timeout_set_timer(item: pytest.Item) -> bool | None:
-    """No timer here for a test in a guest: its time begins there, once it has booted."""
-    found = kernels(item.config)
-    return True if found.places and _place(item).start else None
-
-
-def _follower(item: pytest.Item, nextitem: pytest.Item | None, place: Place) -> str | None:
-    """The id in the guest of the next test to run in the same one."""
-    fresh = item.config.getoption("fresh_guest")
-    if nextitem is None or _place(nextitem) is not place or fresh == TEST:
-        return None
-    if fresh == MODULE and nextitem.path != item.path:
-        return None
-    return inside_nodeid(nextitem, place.name)
-
-
-def _reports(
-    remote: RemoteSession, item: pytest.Item, follows: str | None
-) -> Generator[pytest.TestReport]:
-    """The reports of a test; its failure where the guest is lost with it or cannot be had."""
-    try:
-        yield from remote.run(item, follows)
-    except LostGuest as error:
-        when = "setup" if isinstance(error, NotStarted) else "call"
-        defect = fingerprint(error.console)
-        why = f"{remote.name}: {error.why}" + (f"\nfingerprint: {defect}" if defect else "")
-        report = _failure(item, when, why, "\n".join(error.console) or "(nothing)")
-        report.user_properties += [(PROPERTY, defect)] if defect else []
-        yield report
-    except RefusedError as error:
-        yield _failure(item, "setup", f"{remote.name}: {error}")
-    except CANNOT_START as error:
-        yield _failure(item, "setup", f"{remote.name} cannot be tested: {error}")
-
-
-def _failure(item: pytest.Item, when: str, why: str, console: str = "") -> pytest.TestReport:
-    return pytest.TestReport(
-        nodeid=item.nodeid,
-        location=item.location,
-        keywords=dict.fromkeys(item.keywords, 1),
-        outcome="failed",
-        longrepr=why,
-        when=when,  # type: ignore[arg-type]
-        sections=[(CONSOLE, console)] if console else [],
-    )
-
-
-def _close(config: pytest.Config) -> None:
-    if remote := config.stash.get(_SESSION, None):
-        remote.close()
-        del config.stash[_SESSION]
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """No guest outlives the run."""
-    _close(config)

@@ -18,8 +18,7 @@ import pytest
 
 from plugins.fingerprint import defect
 from plugins.fixed_by import LACKING
-from plugins.kernels import Kernels, kernels
-from plugins.remote import without_kernel
+from plugins.kernels import Kernels, kernels, without_kernel
 from plugins.results import said
 
 OUTCOMES = ("passed", "failed", LACKING, "skipped", "xfailed", "xpassed")

@@ -17,6 +17,7 @@ import pytest
 from guests.frames import Message
 from guests.patience import scaled
 from guests.session import Guest, LostGuest, RefusedError
+from plugins.kernels import without_kernel
 from plugins.stages import logged, tell
 
 INSIDE = "plugins.inside"
@@ -77,13 +78,6 @@ class GivenUp(Exception):
 def inside_nodeid(item: pytest.Item, name: str) -> str:
     """The id of an item in a guest, where there is no dimension of kernels."""
     return without_kernel(item.nodeid, name)
-
-
-def without_kernel(nodeid: str, name: str) -> str:
-    """A node id less the kernel it names."""
-    if nodeid.endswith(f"[{name}]"):
-        return nodeid.removesuffix(f"[{name}]")
-    return nodeid.removesuffix(f"-{name}]") + "]"
 
 
 def rebuilt(config: pytest.Config, data: object, item: pytest.Item, name: str) -> pytest.TestReport:

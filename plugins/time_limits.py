@@ -6,16 +6,16 @@ It is not among the packages a kselftest run asks for: the runner has a limit of
 
 import pytest
 
-PLUGIN = "timeout"  # the name pytest-timeout registers itself with
+PLUGINS = ("timeout", "pytest_timeout")  # what it is registered as, by itself and by others
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Let pyproject.toml have its limit: an option nobody knows ends a strict run."""
-    if not pluginmanager.has_plugin(PLUGIN):
+    if not any(map(pluginmanager.has_plugin, PLUGINS)):
         parser.addini("timeout", "needs pytest-timeout: seconds a test may take")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let tests have theirs."""
-    if not config.pluginmanager.has_plugin(PLUGIN):
+    if not any(map(config.pluginmanager.has_plugin, PLUGINS)):
         config.addinivalue_line("markers", "timeout(seconds): needs pytest-timeout")

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from guests import boarding, catalogue
-from plugins.kernels import newest_here
+from plugins.elsewhere import newest_here
 from plugins.matrix import alike
 
 pytest_plugins = "pytester"

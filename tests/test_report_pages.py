@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from plugins import evidence, kernel_log, kernels
+from plugins import elsewhere, evidence, kernel_log
 from reports import charts, shown
 from reports.__main__ import main
 from reports.history import History
@@ -190,7 +190,7 @@ def test_signs_that_cannot_be_seen_are_spelled() -> None:
 
 def test_the_parts_of_a_log_are_told_apart() -> None:
     """The titles are those of the plugins."""
-    for title in (evidence.SECTION, kernel_log.SECTION, kernels.CONSOLE, "Captured stdout call"):
+    for title in (evidence.SECTION, kernel_log.SECTION, elsewhere.CONSOLE, "Captured stdout call"):
         assert SECTION.match(f"{title}:")
     log = "E   too few\nKSM evidence:\nsettings: run 1\n\nconsole of the guest:\n[1.0] a\n[1.1] b"
     assert sections(log) == [
