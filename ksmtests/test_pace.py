@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.settings, pytest.mark.needs("pages_scanned")]
 
 LONG = 1_000_000  # ms; more than any test has
 SLEEP = 300  # ms
-A_WHILE = 0.2  # s; ksmd, if it does not sleep, scans thousands of pages meanwhile
+A_WHILE = 0.1  # s; ksmd, if it does not sleep, scans thousands of pages meanwhile
 MOST_TRIES = 10
 RARE = 2.0  # s; a missed wakeup is found out after so long
 PAGES = 64

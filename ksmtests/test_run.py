@@ -23,7 +23,7 @@ from uapi.pagemap import PageKind
 pytestmark = [pytest.mark.settings, pytest.mark.needs("ksm_stat", "page_frames")]
 
 ROUNDS = 100
-A_WHILE = 0.2  # s; ksmd, when it runs, makes hundreds of passes meanwhile
+A_WHILE = 0.1  # s; ksmd, when it runs, makes hundreds of passes meanwhile
 MOVING = ("full_scans", "pages_scanned", "pages_skipped")
 
 

@@ -7,9 +7,9 @@ Sources: Documentation/admin-guide/mm/ksm.rst, mm/ksm.c, fs/proc/base.c.
 import contextlib
 import os
 import re
-from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from uapi.settings import Counter, Setting, SettingsDirectory, switch
 
@@ -62,8 +62,7 @@ class Ksm(SettingsDirectory):
         return self.pages_shared + self.pages_sharing + self.pages_unshared + self.pages_volatile
 
 
-@dataclass(frozen=True)
-class ProcessStat:
+class ProcessStat(NamedTuple):
     """/proc/PID/ksm_stat, pages unless said otherwise; None where the kernel has no such line."""
 
     rmap_items: int | None
@@ -134,8 +133,7 @@ def zero_pages_of_others(own: frozenset[int]) -> int:
     return total
 
 
-@dataclass(frozen=True)
-class Share:
+class Share(NamedTuple):
     """What some processes have in the system's books, pages."""
 
     rmap_items: int

@@ -2,7 +2,6 @@
 """Counters of KSM that are wrong while the pages are right."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from mm.process import Process
 from tests.sabotages.acts import Act, method
@@ -33,7 +32,7 @@ def _merging(remembers: Remembers) -> Wraps:
 
 def _merging_with_zero_pages() -> Wraps:
     def in_stat(_: Scene, __: int, found: ProcessStat) -> ProcessStat:
-        return replace(found, merging_pages=(found.merging_pages or 0) + (found.zero_pages or 0))
+        return found._replace(merging_pages=(found.merging_pages or 0) + (found.zero_pages or 0))
 
     def in_file(_: Scene, pid: int, pages: int) -> int:
         return pages + (true_stat(pid).zero_pages or 0)
@@ -43,7 +42,7 @@ def _merging_with_zero_pages() -> Wraps:
 
 def _zero_with_merging_pages() -> Wraps:
     def change(_: Scene, __: int, found: ProcessStat) -> ProcessStat:
-        return replace(found, zero_pages=(found.zero_pages or 0) + (found.merging_pages or 0))
+        return found._replace(zero_pages=(found.zero_pages or 0) + (found.merging_pages or 0))
 
     return stat(change)
 
@@ -57,7 +56,7 @@ def _inherited(name: str) -> Wraps:
         return child
 
     def change(scene: Scene, pid: int, found: ProcessStat) -> ProcessStat:
-        return replace(found, **{name: getattr(found, name) + scene.noted.get(pid, 0)})
+        return found._replace(**{name: getattr(found, name) + scene.noted.get(pid, 0)})
 
     return {**method(begin, "fork"), **stat(change)}
 
@@ -73,7 +72,7 @@ def _profit(change: Callable[[ProcessStat], int]) -> Wraps:
     """ksm_process_profit with `change(ksm_stat)` bytes more."""
 
     def changed(_: Scene, __: int, found: ProcessStat) -> ProcessStat:
-        return replace(found, process_profit=(found.process_profit or 0) + change(found))
+        return found._replace(process_profit=(found.process_profit or 0) + change(found))
 
     return stat(changed)
 
@@ -188,8 +187,7 @@ SABOTAGES = (
         "ksm_process_profit leaves the cost of items out",
         # All a process has saved, and not a byte less.
         stat(
-            lambda _, __, found: replace(
-                found,
+            lambda _, __, found: found._replace(
                 process_profit=PAGE_SIZE * ((found.merging_pages or 0) + (found.zero_pages or 0)),
             )
         ),

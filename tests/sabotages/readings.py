@@ -2,7 +2,6 @@
 """How counters are read under sabotage, and the counts that miss an event."""
 
 from collections.abc import Callable, Hashable
-from dataclasses import replace
 from typing import Any
 
 from tests.sabotages.scene import Scene, Wraps
@@ -100,7 +99,7 @@ def stat_field(name: str, remembers: Remembers) -> Wraps:
 
         def replacement(pid: int) -> ProcessStat:
             found: ProcessStat = original(pid)
-            return replace(found, **{name: memory(pid, getattr(found, name) or 0)})
+            return found._replace(**{name: memory(pid, getattr(found, name) or 0)})
 
         return replacement
 
@@ -149,8 +148,7 @@ def first_reading(target: str) -> Wraps:
 
 def _wrong_stat(scene: Scene, pid: int, found: ProcessStat) -> ProcessStat:
     error = scene.errors[pid]
-    return replace(
-        found,
+    return found._replace(
         zero_pages=(found.zero_pages or 0) + error,
         process_profit=(found.process_profit or 0) + error * PAGE_SIZE,
     )

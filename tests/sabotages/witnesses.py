@@ -123,7 +123,7 @@ def _all_zero_pages(_: Scene, pid: int, found: ProcessStat) -> ProcessStat:
         for address, length in mergeable_spans(pid)
         for state in _true_states(pid, address, length // PAGE_SIZE)
     ]
-    return replace(found, zero_pages=sum(state.kind is PageKind.ZERO for state in states))
+    return found._replace(zero_pages=sum(state.kind is PageKind.ZERO for state in states))
 
 
 def _sabotage(name: str, bug: str, wraps: Wraps) -> Sabotage:
