@@ -3,8 +3,9 @@
 
 import json
 import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -35,6 +36,14 @@ ksmtests/test_vma_flags.py::test_flag[dontfork, dontdump-7.2-amd64] PASSED [100%
 def own_signal_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a command of the bench does with signals would stay with pytest, for all tests."""
     monkeypatch.setattr(guests, "end_on_signals", lambda: None)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As on a terminal: what a shell starts in its background ignores SIGINT, with all below."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def kernel(name: str = "7.2-amd64") -> PackagedKernel:
@@ -93,6 +102,7 @@ def test_what_a_program_leaves_behind_is_ended() -> None:
     await_condition(lambda: not is_running(int(run.output)))
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_late_program_is_interrupted_first() -> None:
     """It may clear up behind itself before it is killed."""
     run = shell("trap 'echo cleared; exit' INT; sleep 1000 & wait", timeout_s=0.3)
