@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_kernels import ROOMS, ROOT, SSH
+from tests.test_kernels import PLUGINS, ROOMS, ROOT, SSH
 
 CONFTEST = """
 import os
@@ -24,10 +24,6 @@ def pytest_configure(config):
         import plugins.requirements
         plugins.requirements.running_release = lambda: release
 """
-PLUGINS = (
-    *("requirements", "kernels", "upstream_bug", "kernel_facts", "known_issues"),
-    *("junit", "ktap", "record"),
-)
 # A board called r6.1.77 claims to have that release.
 RELEASE = r"""KSMTESTS_RELEASE=$(echo "$*" | sed -n '1s/.*@r\([^ ]*\).*/\1/p')"""
 BOARD = SSH.replace("PATH=", f"{RELEASE}\nexport KSMTESTS_RELEASE\nPATH=")

@@ -25,7 +25,7 @@ from reports.kcidb import kcidb
 from reports.lava import lava
 from reports.records import RecordError, read
 from reports.tmt import tmt
-from tests.made_up_suite import PLUGINS
+from tests.test_kernels import PLUGINS
 
 pytest_plugins = ("pytester", "tests.made_up_suite")
 

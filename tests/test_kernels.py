@@ -19,6 +19,10 @@ pytest_plugins = "pytester"
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("uapi", "mm", "lease", "kconfig", "arch", "plugins", "guests")
+PLUGINS = (  # of made-up suites that report
+    *("requirements", "kernels", "upstream_bug", "kernel_facts", "known_issues"),
+    *("junit", "ktap", "record"),
+)
 
 SSH = f"""\
 #!/bin/sh
@@ -147,6 +151,43 @@ def test_everything_is_as_on_this_kernel(run: Run, checkout: Path) -> None:
             "FAILED suite/test_made_up.py::test_fails[[]board] - assert *",
         ]
     )
+    assert connections(checkout) == 1
+
+
+NEEDED_ALONE = """
+import sys
+
+def test_loaded(pytestconfig):
+    assert not {"guests.session", "plugins.elsewhere", "plugins.remote"} & sys.modules.keys()
+    if "plugins.inside" in sys.modules:
+        assert not pytestconfig.pluginmanager.has_plugin("xdist")
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--kernel=ssh:board"]], ids=["here", "there"])
+def test_what_runs_other_kernels_is_not_loaded_where_tests_run(
+    options: list[str], run: Run
+) -> None:
+    """Nor are other packages' plugins there, as an emulated processor takes long for them."""
+    assert run(*options, source=NEEDED_ALONE).parseoutcomes() == {"passed": 1}
+
+
+LATE = """
+import time
+import pytest
+
+@pytest.mark.timeout(1)
+def test_late(): time.sleep(60)
+
+def test_next(): pass
+"""
+
+
+def test_time_limit_holds_there(run: Run, checkout: Path) -> None:
+    """It is that pytest's own: the connection lives, and the next test is run by it."""
+    done = run("--kernel=ssh:board", source=LATE)
+    assert done.parseoutcomes() == {"failed": 1, "passed": 1}
+    done.stdout.fnmatch_lines(["*Failed: Timeout*1.0s*"])
     assert connections(checkout) == 1
 
 
