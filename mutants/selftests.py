@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from pathlib import Path
 
 from guests import session, sources
@@ -22,7 +23,7 @@ from guests.debian import Package, fetch
 from guests.kernel import Kernel
 from guests.session import Guest, LostGuest, RefusedError
 from mutants.kernel import TARGETS, BuildError
-from mutants.run import BROKEN, KILLED, SURVIVED, UNREACHED, Result, Target
+from mutants.run import BROKEN, KILLED, NODES, SURVIVED, UNREACHED, Result, Target
 
 FUNCTIONAL = "./ksm_functional_tests"
 COMMANDS = (
@@ -51,43 +52,55 @@ class Selftests:
 
     def __init__(self, kernel: Path, programs: Path) -> None:
         """`kernel` is an image or where one was built, `programs` what build() returned."""
-        self._kernel: Kernel = sources.resolve([str(kernel)], Catalogue())[0]
+        self._kernel: Kernel = sources.resolve([str(kernel)], Catalogue(), nodes=NODES)[0]
         self._programs = programs
-        self._expected: frozenset[str] | None = None
+        self._expected: Mapping[str, Set[str]] | None = None
 
     def try_bug(self, bug: Target) -> Result:
-        """Run the tests while the bug is selected."""
+        """Run the tests while the bug is selected, up to the first command that tells of it."""
         begun = time.monotonic()
         try:
-            passed, hits = self._passed(bug.id)
+            with self._guest(bug.id) as guest:
+                missing = self._first_missing(guest)
+                hits = _shell(guest, f"cat {HITS}").strip()
         except LostGuest as error:
             return Result.of(bug, KILLED, begun, (error.why,), -1)
         except RefusedError as error:
             return Result.of(bug, BROKEN, begun, detail=str(error))
-        missing = sorted(self.expected - passed)
+        reached = int(hits) if hits.isdecimal() else 0
         if missing:
-            return Result.of(bug, KILLED, begun, missing, hits)
-        return Result.of(bug, SURVIVED if hits else UNREACHED, begun, hits=hits)
+            return Result.of(bug, KILLED, begun, missing, reached)
+        return Result.of(bug, SURVIVED if reached else UNREACHED, begun, hits=reached)
+
+    def _first_missing(self, guest: Guest) -> list[str]:
+        for command, expected in self.expected.items():
+            if missing := expected - _passed(guest, command):
+                return sorted(missing)
+        return []
 
     @property
-    def expected(self) -> frozenset[str]:
-        """What passes without a bug."""
+    def expected(self) -> Mapping[str, Set[str]]:
+        """What passes without a bug, each of two times, by command."""
         if self._expected is None:
-            self._expected = self._passed(0)[0] & self._passed(0)[0]
+            first, second = self._all_passed(), self._all_passed()
+            self._expected = {command: first[command] & second[command] for command in COMMANDS}
         return self._expected
 
-    def _passed(self, number: int) -> tuple[frozenset[str], int]:
-        """The results that are ok, and how often the bug's code was reached."""
+    def _all_passed(self) -> dict[str, set[str]]:
+        with self._guest(0) as guest:
+            return {command: _passed(guest, command) for command in COMMANDS}
+
+    @contextmanager
+    def _guest(self, number: int) -> Iterator[Guest]:
         with session.start(self._kernel, self._programs) as guest:
             _shell(guest, f"cd {PACKAGE} && chmod +x ksm_*; echo {number} > {SELECTED}")
-            passed: set[str] = set()
-            for command in COMMANDS:
-                printed = _shell(
-                    guest, f"cd {PACKAGE} && /bin/busybox timeout {COMMAND_S} {command}"
-                )
-                passed |= results(command, printed)
-            hits = _shell(guest, f"cat {HITS}").strip()
-        return frozenset(passed), int(hits) if hits.isdecimal() else 0
+            yield guest
+
+
+def _passed(guest: Guest, command: str) -> set[str]:
+    """The results of a command that are ok."""
+    printed = _shell(guest, f"cd {PACKAGE} && /bin/busybox timeout {COMMAND_S} {command}")
+    return results(command, printed)
 
 
 def results(command: str, printed: str) -> set[str]:
