@@ -35,7 +35,7 @@ COMMANDS = (
     "./ksm_tests -N -m 0",
     FUNCTIONAL,
 )
-COMMAND_S = 120  # a command that takes longer has failed
+COMMAND_S = 40  # a command that takes longer has failed; all together take 7 where two guests run
 SHELL = ("/bin/busybox", "sh", "-c")
 SELECTED, HITS = "/sys/kernel/mm/ksm_mutant", "/sys/kernel/mm/ksm_mutant_hits"
 SHARED = ("vm_util", "thp_settings", "hugepage_settings")  # what there is of these is linked
