@@ -214,6 +214,40 @@ def test_moved_page_with_one_user_left_stays_in_the_books(
     assert merged.process.merging_pages == mapped_pages == 3
 
 
+@pytest.mark.parametrize("limit", [256, 2], ids=["one page each", "beside another in a chain"])
+def test_pages_that_change_places_are_at_home_there(
+    limit: int, ksm_alone: KsmAlone, region: RegionFactory, nodes: list[int]
+) -> None:
+    """Each takes the other's place in the books, even if only one process maps it."""
+    ksm_alone.limit_sharing(limit)
+    ksm_alone.merge_within_nodes()
+    pattern = unique_pattern()
+    in_chain = 2 if limit == 2 else 0
+    native = ksm_alone.merge(put(region(2 + in_chain, pattern), nodes[1]))
+    merged = ksm_alone.merge(put(region(2, pattern), nodes[0]))
+    # Mapped below, thus scanned before.
+    assert merged.address < native.address
+    leaving = native.part(0, 1)
+    pair = [
+        page for page in range(1, native.pages) if frames(native.part(page, 1)) == frames(leaving)
+    ]
+    for last_but_one in (merged.part(1, 1), native.part(pair[0], 1)):
+        last_but_one.advise(lib.MADV_DONTNEED)
+    ksm_alone.wait_for_passes(1)
+    ksm_alone.stop()
+    moved = [put(merged.part(0, 1), nodes[1]), put(leaving, nodes[0])]
+    before = [frames(page) for page in moved]
+    ksm_alone.start()
+    ksm_alone.wait_for_passes(3)
+    assert [frames(page) for page in moved] == before
+    mapped = [merged.part(0, 1), native]
+    assert merged.process.merging_pages == sum(each.count(PageKind.KSM) for each in mapped)
+    assert sum(each.count(PageKind.KSM) for each in mapped) == 2 + in_chain
+    for page, node in zip(moved, (nodes[1], nodes[0]), strict=True):
+        arrived = ksm_alone.merge(put(region(1, pattern), node))
+        assert frames(arrived) == frames(page)
+
+
 @LIMITS
 def test_newcomer_finds_the_page_gone_from_its_node(
     limit: int, ksm_alone: KsmAlone, region: RegionFactory, nodes: list[int]

@@ -23,7 +23,10 @@ WORD = "ksm"
 VARIANT = Variant(
     "coverage",
     ("GCOV_KERNEL", "DEBUG_FS"),
-    tuple(f"GCOV_PROFILE_{name.rpartition('/')[2]}.o=y" for name in OBJECTS),
+    tuple(  # in its own directory: the boot loader of x86 has a memory.o, too
+        f"GCOV_PROFILE_{name}.o=$(if $(filter {directory},$(obj)),y)"
+        for directory, _, name in (each.rpartition("/") for each in OBJECTS)
+    ),
 )
 DEBUGFS = "/sys/kernel/debug"
 
