@@ -21,6 +21,7 @@ from guests import session, sources
 from guests.catalogue import Catalogue
 from guests.debian import Package, fetch
 from guests.kernel import Kernel
+from guests.patience import scaled
 from guests.session import Guest, LostGuest, RefusedError
 from mutants.kernel import TARGETS, BuildError
 from mutants.run import BROKEN, KILLED, NODES, SURVIVED, UNREACHED, Result, Target
@@ -36,6 +37,7 @@ COMMANDS = (
     FUNCTIONAL,
 )
 COMMAND_S = 40  # a command that takes longer has failed; all together take 7 where two guests run
+SCRIPT_S = 2 * COMMAND_S  # and one that takes this long hangs in the kernel
 SHELL = ("/bin/busybox", "sh", "-c")
 SELECTED, HITS = "/sys/kernel/mm/ksm_mutant", "/sys/kernel/mm/ksm_mutant_hits"
 SHARED = ("vm_util", "thp_settings", "hugepage_settings")  # what there is of these is linked
@@ -113,8 +115,14 @@ def results(command: str, printed: str) -> set[str]:
 
 
 def _shell(guest: Guest, script: str) -> str:
+    """What a script prints. Raises LostGuest where it cannot even be killed."""
     output: list[bytes] = []
-    guest.run([*SHELL, script], output.append)
+    end = time.monotonic() + scaled(SCRIPT_S)
+    guest.start([*SHELL, script])
+    guest.write(b"")
+    while guest.step(output.append) is None:
+        if time.monotonic() > end:
+            raise guest.lost(f"`{script}` cannot be ended")
     return b"".join(output).decode(errors="replace")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from guests.debian import Package, fetch
+from guests.session import LostGuest
 from mutants import catalogue, kernel, results, run, selftests
 from mutants.catalogue import Bug, CatalogueError
 from mutants.edits import INCLUDE, AnchorError, Edit, Source
@@ -371,19 +372,31 @@ class CProgramsGuest:
         self._scripts = scripts
         self._selected = "0"
 
-    def run(self, command: Sequence[str], output: Callable[[bytes], object]) -> int:
-        """Select a bug, tell the hits, or print TAP."""
-        script = command[-1]
-        self._scripts.append(script)
-        if found := re.search(rf"echo (\d+) > {selftests.SELECTED}", script):
+    def start(self, command: Sequence[str]) -> None:
+        """Select a bug, if that is what it is told."""
+        self._scripts.append(command[-1])
+        if found := re.search(rf"echo (\d+) > {selftests.SELECTED}", command[-1]):
             self._selected = found[1]
-        elif selftests.HITS in script:
+
+    def write(self, data: bytes) -> None:
+        """Nothing reads it."""
+
+    def step(self, output: Callable[[bytes], object]) -> int | None:
+        """Tell the hits, or print TAP; an endless program says that it is alive."""
+        script = self._scripts[-1]
+        if selftests.HITS in script:
             output(b"4\n" if self._selected in {"1", "2"} else b"0\n")
+        elif self._selected == "4" and "timeout" in script:
+            return None
         else:
             word = self._failing.get(self._selected)
             wrong = word is not None and word in script
             output(b"TAP version 13\n" + (b"not " if wrong else b"") + b"ok 1 merges\n")
         return 0
+
+    def lost(self, why: str) -> LostGuest:
+        """What is raised."""
+        return LostGuest("x86", why, [])
 
 
 @pytest.mark.parametrize(
@@ -411,6 +424,21 @@ def test_c_tests_run_up_to_the_first_that_tells_of_the_bug(
     assert (tried.result, tried.hits) == (result, 4 if number < 3 else 0)
     assert tried.killers == ((f"{selftests.COMMANDS[1]}: merges",) if result == KILLED else ())
     assert sum("timeout" in script for script in scripts) == commands
+
+
+def test_c_test_that_cannot_be_killed_kills_the_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hangs in the kernel, and its guest is given up."""
+    guest = CProgramsGuest({}, [])
+    monkeypatch.setattr("guests.session.start", lambda *_: contextlib.nullcontext(guest))
+    monkeypatch.setattr("guests.sources.resolve", lambda *_, **__: [None])
+    suite = selftests.Selftests(tmp_path, tmp_path)
+    assert suite.expected
+    monkeypatch.setattr(selftests, "SCRIPT_S", 0)
+    tried = suite.try_bug(Target(4, "bug", "", ""))
+    assert tried.result == KILLED
+    assert "cannot be ended" in tried.killers[0]
 
 
 def test_published_page_is_up_to_date() -> None:
