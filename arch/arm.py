@@ -14,6 +14,7 @@ ARCH = Arch(
         "move_pages": "32-bit ARM has no NUMA",
         "numa_nodes": "32-bit ARM has no NUMA",
         "merge_across_nodes": "32-bit ARM has no NUMA",
+        "movable_memory": "32-bit ARM has no memory hotplug",
         "memory_failure": "32-bit ARM does not select ARCH_SUPPORTS_MEMORY_FAILURE",
         "unpoison": "32-bit ARM does not select ARCH_SUPPORTS_MEMORY_FAILURE",
         "pkeys": "32-bit ARM has no protection keys",

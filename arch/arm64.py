@@ -6,7 +6,10 @@ from arch import Arch
 ARCH = Arch(
     "arm64",
     machines=("aarch64",),
-    never={"soft_dirty": "arm64 does not select HAVE_ARCH_SOFT_DIRTY"},
+    never={
+        "soft_dirty": "arm64 does not select HAVE_ARCH_SOFT_DIRTY",
+        "movable_memory": "arm64 takes no memory offline that it booted with",
+    },
     processor={
         "mte": "the Memory Tagging Extension, and firmware that reserves memory for tags",
         "pkeys": "the Permission Overlay Extension",

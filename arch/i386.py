@@ -13,6 +13,7 @@ ARCH = Arch(
         "move_pages": "32-bit x86 has no NUMA (up to 6.14 with X86_BIGSMP, for no machine)",
         "numa_nodes": "32-bit x86 has no NUMA (up to 6.14 with X86_BIGSMP, for no machine)",
         "merge_across_nodes": "32-bit x86 has no NUMA (up to 6.14 with X86_BIGSMP, for no machine)",
+        "movable_memory": "only 64-bit x86 has memory hotplug",
         "pkeys": "only 64-bit x86 has protection keys",
         "hmm_mirror": "only 64-bit x86 has memory hotplug, and so memory of devices",
         "droppable_memory": "VMAs of 32-bit kernels have no flag for it",

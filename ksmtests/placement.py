@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Where pages are: NUMA nodes that regions are put on and moved to."""
+"""Where pages are: NUMA nodes that regions are put on and moved to, pipes that hold pages there."""
 
+import os
 import time
 from collections.abc import Callable
 
@@ -52,3 +53,12 @@ def put(region: Region, node: int, move: Move = by_move_pages) -> Region:
 def frames(*regions: Region) -> set[int]:
     """The page frames of all pages of all regions."""
     return {state.pfn for region in regions for state in region.states()}
+
+
+def pipe_with(region: Region) -> tuple[int, int]:
+    """A pipe that holds the pages: the ends to read and to write."""
+    ends: tuple[int, int] = region.process.call(os.pipe)
+    spliced = region.process.call(libc.vmsplice, ends[1], region.address, region.length)
+    if spliced != region.length:
+        raise OSError(f"vmsplice took {spliced} of {region.length} bytes")
+    return ends

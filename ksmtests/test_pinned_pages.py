@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from ksmtests.expectations import assert_merged_into_one, assert_unmerged
+from ksmtests.placement import pipe_with
 from mm.region import Region, unique_pattern, unique_tokens
 from plugins.ksm import KsmAlone, ReadBooks
 from plugins.processes import RegionFactory
-from uapi import io_uring, libc
+from uapi import io_uring
 from uapi.libc import PAGE_SIZE, lib
 from uapi.pagemap import PageKind
 
@@ -107,15 +108,6 @@ def test_device_writes_to_a_copy_of_a_ksm_page(
     assert pinned.read() == data
     assert others.read() == content
     assert_merged_into_one(others)
-
-
-def pipe_with(region: Region) -> tuple[int, int]:
-    """A pipe that holds the pages: the ends to read and to write."""
-    ends: tuple[int, int] = region.process.call(os.pipe)
-    spliced = region.process.call(libc.vmsplice, ends[1], region.address, region.length)
-    if spliced != region.length:
-        raise OSError(f"vmsplice took {spliced} of {region.length} bytes")
-    return ends
 
 
 def test_pages_in_a_pipe_merge_when_they_have_been_read(

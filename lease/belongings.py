@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from uapi import cgroup, hwpoison, zram
+from uapi import cgroup, hwpoison, memory_blocks, zram
 
 NOTES = "belongings"  # beside the journal
 
@@ -22,6 +22,7 @@ TAKE_DOWN: Mapping[str, Callable[[str], None]] = {
     "controller": cgroup.withhold,
     "swap device": lambda number: zram.remove(int(number)),
     "page frame": lambda number: hwpoison.unpoison(int(number)),
+    "memory block": lambda number: memory_blocks.bring_online(int(number)),
 }
 
 

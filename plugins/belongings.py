@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What a test makes in the kernel: groups of processes, swap, page frames that go bad.
+"""What a test makes in the kernel: groups of processes, swap, memory that goes bad or offline.
 
 All of it is taken down when the test ends, and by the end of the run when pytest is killed.
 """
@@ -69,4 +69,13 @@ def condemn(lease: None, membership: Membership) -> Iterator[Callable[[int], Non
     with ExitStack() as stack:
         yield lambda frame: stack.enter_context(
             belonging(membership.directory, "page frame", str(frame))
+        )
+
+
+@pytest.fixture
+def offline(lease: None, membership: Membership) -> Iterator[Callable[[int], None]]:
+    """Tell of a block of movable memory that is about to go offline: it is brought back."""
+    with ExitStack() as stack:
+        yield lambda block: stack.enter_context(
+            belonging(membership.directory, "memory block", str(block))
         )

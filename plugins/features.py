@@ -166,6 +166,13 @@ _ALL = (
         otherwise="the module hwpoison_inject is not loaded, or debugfs is not mounted",
     ),
     Feature(
+        "movable_memory",
+        "4.6",
+        probes.movable_memory,
+        ("CONFIG_MEMORY_HOTPLUG", "CONFIG_MEMORY_HOTREMOVE", "CONFIG_SYSFS"),
+        otherwise="no block of memory can go offline: boot with movablecore=, of several blocks",
+    ),
+    Feature(
         "failed_allocations",
         "4.14",
         probes.failed_allocations,

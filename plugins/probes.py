@@ -17,6 +17,7 @@ from uapi import (
     io_uring,
     ksm,
     libc,
+    memory_blocks,
     numa,
     pagemap,
     pagemap_scan,
@@ -223,6 +224,14 @@ def move_pages() -> bool:
 def numa_nodes() -> bool:
     """Whether memory can be on one node or on another."""
     return len(numa.nodes_with_memory()) > 1
+
+
+def movable_memory() -> bool:
+    """Whether memory can be taken offline, whatever is in it."""
+    try:
+        return any(map(memory_blocks.can_go_offline, memory_blocks.movable_blocks()))
+    except OSError:  # what is in a block is root's to know
+        return False
 
 
 def failed_allocations() -> bool:

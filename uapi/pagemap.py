@@ -24,6 +24,7 @@ SOFT_DIRTY, EXCLUSIVE, UFFD_WP, FILE_OR_SHARED, SWAPPED, PRESENT = (
 KPF_DIRTY, KPF_ANON, KPF_HUGE, KPF_HWPOISON, KPF_KSM, KPF_THP, KPF_ZERO_PAGE, KPF_MLOCKED = (
     1 << bit for bit in (4, 12, 17, 19, 21, 22, 24, 33)
 )
+KPF_RESERVED = 1 << 32  # the kernel's since boot, or no memory (include/linux/kernel-page-flags.h)
 NEARBY_FRAMES = 512  # reading a gap of this many entries is cheaper than another system call
 
 
