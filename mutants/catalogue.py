@@ -22,10 +22,11 @@ One of these says what the bug does:
     after = STATEMENT, do = ...         other statements behind
 
 `also` is a list of further edits that say what differs from the first one. `killers` are the
-modules or tests that should notice the bug, without their directory; those of the whole class may
-stand beside `class`. `equivalent = "why"` says that nobody can notice it. A table `[bug.on."6.12"]`
-says what differs on releases up to and including that one (`equivalent = ""`: there it can be
-noticed), `since = "7.0"` that older ones have no such code.
+modules or tests that should notice the bug, without their directory, and `arches` the architectures
+that it can be noticed on, where not all; those of the whole class may stand beside `class`.
+`equivalent = "why"` says that nobody can notice it. A table `[bug.on."6.12"]` says what differs on
+releases up to and including that one (`equivalent = ""`: there it can be noticed), `since = "7.0"`
+that older ones have no such code.
 """
 
 import tomllib
@@ -39,7 +40,7 @@ from mutants.edits import Edit
 BUGS = Path(__file__).with_name("bugs")
 OPERAND = {"drop": "", "replace": "by", "before": "do", "after": "do"}  # by verb
 EDIT = frozenset((*OPERAND, "by", "do", "file", "function", "past"))
-KEYS = EDIT | {"name", "breaks", "killers", "equivalent", "since", "on", "also"}
+KEYS = EDIT | {"name", "breaks", "killers", "equivalent", "since", "on", "also", "arches"}
 
 Version = tuple[int, int]
 
@@ -59,6 +60,7 @@ class Bug:
     edits: tuple[Edit, ...]  # none where the kernel's release has no such code
     killers: tuple[str, ...]
     equivalent: str
+    arches: tuple[str, ...] = ()  # all, where none is named
 
 
 def bugs(release: Version, directory: Path = BUGS) -> list[Bug]:
@@ -79,8 +81,8 @@ def version(release: str) -> Version:
     return int(major), int(minor)
 
 
-def described(found: Sequence[Bug]) -> list[dict[str, Any]]:
-    """The catalogue as it accompanies a kernel that has these bugs."""
+def described(found: Sequence[Bug], arch: str) -> list[dict[str, Any]]:
+    """The catalogue as it accompanies a kernel that has these bugs, for an architecture."""
     return [
         {
             "id": bug.number,
@@ -91,7 +93,7 @@ def described(found: Sequence[Bug]) -> list[dict[str, Any]]:
             "equivalent": bug.equivalent,
         }
         for bug in found
-        if bug.edits
+        if bug.edits and (not bug.arches or arch in bug.arches)
     ]
 
 
@@ -108,8 +110,8 @@ def _tables(directory: Path) -> Iterator[dict[str, Any]]:
             if unknown:
                 raise CatalogueError(f"{path}: {table.get('name')}: unknown {sorted(unknown)}")
             file = table.get("file", file)
-            killers = table.get("killers", data.get("killers", []))
-            yield {**table, "file": file, "class": kind, "killers": killers}
+            of_all = {key: data.get(key, []) for key in ("killers", "arches")}
+            yield {**of_all, **table, "file": file, "class": kind}
 
 
 def _bug(number: int, table: Mapping[str, Any], release: Version) -> Bug:
@@ -123,7 +125,7 @@ def _bug(number: int, table: Mapping[str, Any], release: Version) -> Bug:
         edits = tuple(_edits(number, name, there))
     return Bug(
         *(number, name, table["class"], table["breaks"], edits),
-        *(tuple(table["killers"]), there.get("equivalent", "")),
+        *(tuple(table["killers"]), there.get("equivalent", ""), tuple(table["arches"])),
     )
 
 

@@ -14,7 +14,7 @@ from guests.catalogue import Catalogue
 from guests.session import Guest
 from mutants import kernel
 from mutants.kernel import CHECKOUT, TARGETS, BuildError, Variant
-from mutants.run import NODES
+from mutants.run import APPEND, MEMORY_MIB, NODES
 
 # Objects that are profiled, and what counts of each file: all of it, or lines that mention a word.
 OBJECTS = ("mm/ksm", "mm/memory", "mm/khugepaged", "fs/proc/base", "kernel/sys")
@@ -46,7 +46,9 @@ def measure(
 ) -> list[Line]:
     """Build, run the suite, and read the counts. Raises BuildError, LostGuest and what they do."""
     output = kernel.build(arch, release, say, VARIANT)
-    machine = sources.resolve([str(output)], Catalogue(), nodes=NODES)[0]
+    machine = sources.resolve(
+        [str(output)], Catalogue(), append=APPEND, memory_mib=MEMORY_MIB, nodes=NODES
+    )[0]
     with tempfile.TemporaryDirectory(prefix="ksmtests-coverage-") as directory:
         with session.start(machine, CHECKOUT) as guest:
             guest.run(["/bin/busybox", "mount", "-t", "debugfs", "none", DEBUGFS], bytes.hex)

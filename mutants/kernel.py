@@ -99,13 +99,14 @@ def build(arch: str, release: str, say: Callable[[str], object], variant: Varian
         tree = _unpacked(home, release, say)
         found = bugs(version(release))
         changed = edit(tree, home / "originals", found)
-        say(f"{len(described(found))} bugs in {tree}, {len(changed)} files written")
+        said = described(found, arch)
+        say(f"{len(said)} bugs in {tree}, {len(changed)} files written")
         output = home / "-".join(filter(None, (arch, variant.name)))
         output.mkdir(exist_ok=True)
         builder = Builder(arch, tree, output, say, variant)
         builder.configure()
         builder.run(target.image)
-        catalogue = json.dumps(described(found), indent=1) + "\n"
+        catalogue = json.dumps(said, indent=1) + "\n"
         (output / CATALOGUE).write_text(catalogue, encoding="utf-8")
     return output
 

@@ -39,7 +39,28 @@ goes on where it was; the exit status is 1 where a bug is alive. The contract is
 /sys/kernel/mm/ksm_mutant_hits, which counts how often its code was reached, and a JSON list of
 objects with `id`, `name`, `class` and `description`.
 
-This page is made by `python -m mutants table`, of results that `run --record` keeps.
+On two processors 234 of these bugs took this suite 21 minutes on x86, and 19 on arm64. Run again on
+x86, each came to the same result. The C tests count where they always pass without a bug;
+`ksm_tests -N -m 1` does not. LTP, which Debian has no package of, was not run;
+what they check is in [coverage.md](coverage.md).
+
+## Lines that run
+Of the lines of a 7.2 for x86 that gcov counts, the suite executes 1253 of 1317 in mm/ksm.c (95 %);
+of those that mention KSM elsewhere, 10 of 12 in mm/memory.c, and all 13 in mm/khugepaged.c,
+fs/proc/base.c and kernel/sys.c. Lines of mm/ksm.c that no test reaches:
+
+| lines | what they are for |
+| --- | --- |
+| 21 | KSM cannot be set up at boot, for want of memory |
+| 17 | a page or its mapping changes between two looks of ksmd |
+| 10 | ksm_get_folio() meets a page that is being freed or moved at that moment |
+| 5 | ksm_disable(), which KVM on s390 alone calls |
+| 5 | somebody else walks the same reverse mapping |
+| 3 | a page fails while it is copied for a swapped-in user |
+| 3 | a process ends in the midst of a scan, or of advice |
+
+## Results
+This part is made by `python -m mutants table`, of results that `run --record` keeps.
 """
 
 

@@ -35,6 +35,8 @@ KILLED, SURVIVED, UNREACHED, BROKEN = "killed", "survived", "unreached", "broken
 TEST_S = 60  # a bug that hangs a test is noticed after so many seconds
 RUN_S = 1800
 NODES = 2  # of NUMA, or its tests are skipped
+MEMORY_MIB = 2048
+APPEND = "movablecore=1024M"  # or there is no memory to go offline
 PASSED, FAILED = 0, 1  # pytest's exit statuses
 LAST_WORDS = 2000  # characters
 
@@ -163,7 +165,8 @@ class Suite:
         return [
             *(sys.executable, "-m", "pytest", "-p", "mutants.first", "-p", "no:cacheprovider"),
             *("-q", f"--kernel={self._kernel}", f"--mutant={bug.id}", f"--junitxml={report}"),
-            f"--guest-nodes={NODES}",
+            *(f"--guest-nodes={NODES}", f"--guest-memory={MEMORY_MIB}"),
+            f"--kernel-append={APPEND}",
             *(f"--timeout={TEST_S}", *([] if self._every else ["-x"]), *first),
             *selection,
         ]

@@ -135,7 +135,16 @@ def test_release_decides_on_what_differs(tmp_path: Path) -> None:
     assert old[0].edits[0].before == "(ksm_mutant(1) ? (c) : ("
     assert [one[0].equivalent for one in (new, old)] == ["Why.", ""]
     assert not old[1].edits
-    assert [one["id"] for one in catalogue.described(old)] == [1]
+    assert [one["id"] for one in catalogue.described(old, "x86")] == [1]
+
+
+def test_bug_that_an_architecture_cannot_show_is_not_run_there(tmp_path: Path) -> None:
+    """It is in the kernel, as its number is the same everywhere."""
+    first = ENTRY + 'drop = "a;"\narches = ["x86"]\n'
+    found = bugs(first + '[[bug]]\nname = "two"\nbreaks = "More."\ndrop = "b;"\n', tmp_path)
+    assert [one["id"] for one in catalogue.described(found, "x86")] == [1, 2]
+    assert [one["id"] for one in catalogue.described(found, "arm64")] == [2]
+    assert all(bug.edits for bug in found)
 
 
 @pytest.mark.parametrize(
