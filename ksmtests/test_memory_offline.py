@@ -45,6 +45,7 @@ def movable(region: RegionFactory, pages: int, pattern: bytes | None = None) -> 
     The kernel allocates from one end of a zone: pages that are elsewhere are kept meanwhile.
     """
     able = list(filter(memory_blocks.can_go_offline, memory_blocks.movable_blocks()))
+    assert able, "no block can go offline any more: one did not come back"
     node = memory_blocks.node_of(able[0])
     for _ in range(ATTEMPTS):
         plenty = region(PLENTY, pattern)

@@ -217,9 +217,14 @@ def try_all(
     store: "Store",
     say: Callable[[str], object],
 ) -> list[Result]:
-    """Try bugs, several at once, but for those whose result is kept."""
+    """Try bugs, several at once, but for those whose result is kept.
+
+    What is kept of another catalogue, in which a number is another bug's, does not count.
+    """
     targets = list(targets)
-    known = store.results()
+    kept = store.results()
+    names = {one.id: one.name for one in targets}
+    known = {number: one for number, one in kept.items() if one.name == names.get(number)}
     todo = [one for one in targets if one.id not in known]
     with ThreadPoolExecutor(jobs) as pool:
         tried = [pool.submit(attempt, one) for one in todo]

@@ -252,6 +252,18 @@ def test_run_goes_on_where_it_was_cut_short(tmp_path: Path) -> None:
     assert store.results() == {one.id: one for one in results}
 
 
+def test_result_of_another_catalogue_does_not_count(tmp_path: Path) -> None:
+    """A bug that was added has moved the numbers of those behind it."""
+    store = Store(tmp_path / "results.jsonl")
+    store.keep(result(1, KILLED))
+    moved = Target(1, "added", "tests", "")
+    tried = run.try_all(
+        [moved], lambda bug: replace(result(1, SURVIVED), name=bug.name), 1, store, lambda _: None
+    )
+    assert [(one.name, one.result) for one in tried] == [("added", SURVIVED)]
+    assert store.results()[1].name == "added"
+
+
 def test_summary_tells_results_apart() -> None:
     """Those that are argued to be equivalent are named, not hidden."""
     targets = [Target(1, "a", "", "", equivalent="why"), *(Target(n, "b", "", "") for n in (2, 3))]
