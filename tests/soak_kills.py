@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Kill runs of the suite at random moments, again and again: `python -m tests.soak_kills`.
 
-The last line of output, after Ctrl-C too, is JSON: how often the settings came back by themselves,
-how often it took the next run, and what was left over.
+Each run has a random third of the suite's modules, because one that lost a single process goes on
+to its end. The last line of output, after Ctrl-C too, is JSON: how often the settings came back by
+themselves, how often it took the next run, what was left over, and who was killed.
 """
 
 import argparse
@@ -13,13 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lease.membership import DIRECTORY, Membership
 from tests.suite_run import (
+    CHECKOUT,
     NotYet,
     Role,
     SuiteRun,
@@ -32,6 +35,8 @@ from tests.suite_run import (
 )
 
 GONE_DEADLINE = 30.0  # s for a guardian or an orphan to end
+MODULES = sorted(CHECKOUT.glob("ksmtests/test_*.py"))
+PARTS = 3  # of the suite, of which a run has one
 
 
 @dataclass
@@ -43,6 +48,7 @@ class Tally:
     restored_by_next_run: int = 0
     leftovers: list[str] = field(default_factory=list)  # settings, processes, and what they made
     slowest_restore_s: float = 0.0
+    victims: Counter[str] = field(default_factory=Counter)
 
 
 def kill_group(run: SuiteRun) -> bool:
@@ -103,15 +109,15 @@ def traces() -> set[str]:
 
 
 def duration(directory: Path) -> float:
-    """How long a run takes, s, whether it passes or not."""
+    """How long a run of the whole suite takes, s, whether it passes or not."""
     start = time.monotonic()
-    suite_run(directory).wait()
+    suite_run(directory, MODULES).wait()
     return time.monotonic() - start
 
 
-def suite_run(directory: Path) -> SuiteRun:
-    """The runs to kill."""
-    return SuiteRun(directory / "output", "-n", "2", "ksmtests")
+def suite_run(directory: Path, modules: Sequence[Path]) -> SuiteRun:
+    """A run of these modules, two at a time."""
+    return SuiteRun(directory / "output", "-n", "2", *map(str, modules))
 
 
 def kill_at_random(run: SuiteRun, longest: float) -> str | None:
@@ -164,11 +170,12 @@ def kill_one_run(directory: Path, longest: float, tally: Tally) -> None:
         before = settings_between_sessions()
         with nobody_running():
             traces_before = traces() - {f"directory {DIRECTORY}"}  # which the lock lies in
-        run = suite_run(directory)
+        run = suite_run(directory, random.sample(MODULES, len(MODULES) // PARTS))
         try:
             victim = kill_at_random(run, longest)
             if victim:
                 tally.kills += 1
+                tally.victims[victim] += 1
                 how = settle(run, before, tally)
                 sys.stdout.write(f"{tally.kills}: {victim}, restored {how}\n")
                 clean_up(run, tally)
@@ -181,7 +188,7 @@ def soak(kills: int, tally: Tally) -> None:
     """Kill so many runs, each once."""
     before = settings_between_sessions()
     with tempfile.TemporaryDirectory() as name:
-        longest = duration(Path(name))
+        longest = duration(Path(name)) / PARTS
         while tally.kills < kills:
             kill_one_run(Path(name), longest, tally)
     tally.leftovers += differences(settings_between_sessions(), before)
@@ -199,7 +206,7 @@ def main() -> int:
     tally = Tally()
     with suppress(KeyboardInterrupt):
         soak(options.kills, tally)
-    sys.stdout.write(f"{json.dumps(asdict(tally))}\n")
+    sys.stdout.write(f"{json.dumps(vars(tally))}\n")
     return 1 if tally.leftovers else 0
 
 

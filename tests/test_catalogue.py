@@ -10,6 +10,7 @@ from guests import catalogue
 from guests.catalogue import Catalogue, CatalogueError
 from guests.debian import Package
 from guests.packaged import PackagedKernel
+from plugins.elsewhere import newest_here
 
 KNOWN = catalogue.load()
 MINE = """\
@@ -142,3 +143,26 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     """The path is in the error."""
     with pytest.raises(CatalogueError, match=r"cannot read the catalogue .*gone\.toml: No such"):
         catalogue.load(tmp_path / "gone.toml")
+
+
+@pytest.mark.parametrize(
+    ("machine", "name"),
+    [
+        ("x86_64", "7.2-amd64"),
+        ("aarch64", "7.2-arm64"),
+        ("s390x", "7.2-s390x"),
+        ("z80", "7.2-amd64"),
+    ],
+)
+def test_the_kernel_offered_is_this_machines(
+    machine: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest ordinary one; that of x86 where there is none."""
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert newest_here() == name
+
+
+def test_every_name_of_the_catalogue_can_stand_in_an_id() -> None:
+    """And none is the end of another behind a dash, or a test would belong to two kernels."""
+    names = list(KNOWN.kernels)
+    assert not [(one, two) for one in names for two in names if one.endswith(f"-{two}")]

@@ -11,8 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from guests import boarding, catalogue
-from plugins.elsewhere import newest_here
+from guests import boarding
 from plugins.matrix import alike
 
 pytest_plugins = "pytester"
@@ -363,29 +362,6 @@ def test_features_of_each_kernel(run: Run) -> None:
 def test_reasons_of_many_kernels_are_shown_once(reason: str, shown: str) -> None:
     """Forty kernels have as many releases, and a handful of reasons."""
     assert alike(reason, "6.1.0-50-armmp") == shown
-
-
-@pytest.mark.parametrize(
-    ("machine", "name"),
-    [
-        ("x86_64", "7.2-amd64"),
-        ("aarch64", "7.2-arm64"),
-        ("s390x", "7.2-s390x"),
-        ("z80", "7.2-amd64"),
-    ],
-)
-def test_the_kernel_offered_is_this_machines(
-    machine: str, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The newest ordinary one; that of x86 where there is none."""
-    monkeypatch.setattr("platform.machine", lambda: machine)
-    assert newest_here() == name
-
-
-def test_every_name_of_the_catalogue_can_stand_in_an_id() -> None:
-    """And none is the end of another behind a dash, or a test would belong to two kernels."""
-    names = list(catalogue.load().kernels)
-    assert not [(one, two) for one in names for two in names if one.endswith(f"-{two}")]
 
 
 def test_a_new_directory_may_be_taken_for_a_leftover(
