@@ -2,9 +2,11 @@
 """`python -m bench.matrix`: the suite on every kernel, and one line of JSON about each at the end.
 
 {"seconds", "same", "kernels": {NAME: {"passed", "failed", "lacks_fix", "skipped", "xfailed",
-"boot_seconds"}}}; with `--runs`, `same` says whether all runs gave the same table. `lacks_fix`
-counts what fails on a release that came before the fix the test names. What pytest prints goes to
-the terminal meanwhile. Exits with 1 where anything else failed or tables differ.
+"boot_seconds", "seconds", "over_own"}}}; with `--runs`, `same` says whether all runs gave the same
+table, and the times are of the last. `over_own` is a kernel's seconds over those of its boot, or
+resume, and of its tests. `lacks_fix` counts what fails on a release that came before the fix the
+test names. What pytest prints goes to the terminal meanwhile. Exits with 1 where anything else
+failed or tables differ.
 """
 
 import argparse
@@ -46,6 +48,16 @@ def table(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
     }
 
 
+def times(row: dict[str, Any]) -> dict[str, float]:
+    """How long a kernel took, s, and that as a ratio to what it could not do without."""
+    own = row["boot_seconds"] + row["test_seconds"]
+    return {
+        "boot_seconds": row["boot_seconds"],
+        "seconds": row["seconds"],
+        "over_own": round(row["seconds"] / own, 3) if own else 0.0,
+    }
+
+
 def clean(status: int, rows: dict[str, dict[str, Any]]) -> bool:
     """Whether a run ended as it should, and nothing failed but for want of a named fix."""
     known = any(row["lacks_fix"] for row in rows.values())
@@ -67,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tables = [table(rows) for _, rows in done]
     same = all(each == tables[0] for each in tables)
     kernels = {
-        name: {**{each: row[each] for each in COUNTS}, "boot_seconds": row["boot_seconds"]}
+        name: {**{each: row[each] for each in COUNTS}, **times(row)}
         for name, row in done[-1][1].items()
     }
     result = {"seconds": round(seconds, 1), "same": same, "kernels": kernels}

@@ -2,12 +2,15 @@
 """The end of a run on other kernels: how each did, in which area, and why not better.
 
 With `--matrix FILE` the counts are written as JSON, too: {"kernels": {NAME: {"release", "passed",
-"failed", "lacks_fix", "skipped", "xfailed", "xpassed", "boot_seconds", "guests", "skips": {REASON:
-COUNT}}}}. What fails on a release for want of a named fix is not among "failed", but it fails.
+"failed", "lacks_fix", "skipped", "xfailed", "xpassed", "boot_seconds", "guests", "seconds",
+"test_seconds", "skips": {REASON: COUNT}}}}. What fails on a release for want of a named fix is not
+among "failed", but it fails. "boot_seconds" is the slowest guest's, boot or resume; "seconds" is
+from a kernel's first stage to its last report, and "test_seconds" what its tests took of that.
 """
 
 import json
 import re
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +50,20 @@ class Row:
     lacking: Counter[str] = field(default_factory=Counter)
     areas: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     guest_seconds: list[float] = field(default_factory=list)
+    test_seconds: float = 0.0
+    begun: float | None = None  # time.monotonic() of the first stage
+    ended: float | None = None  # of the last report
+
+    def begin(self) -> None:
+        """Come to a stage."""
+        self.begun = self.begun or time.monotonic()
+
+    def time(self, report: pytest.TestReport) -> None:
+        """Add up what phases of tests took, subtests included; this machine has no stages."""
+        if not hasattr(report, "context"):  # a subtest's
+            self.test_seconds += report.duration
+        self.ended = time.monotonic()
+        self.begun = self.begun or self.ended - report.duration
 
     def take(self, category: str, report: pytest.TestReport, areas: Iterable[str]) -> str:
         """Count a report, and say as what."""
@@ -74,6 +91,8 @@ class Row:
             **{name: self.counts[name] for name in OUTCOMES},
             "boot_seconds": round(max(self.guest_seconds, default=0.0), 2),
             "guests": len(self.guest_seconds),
+            "seconds": round((self.ended or 0.0) - (self.begun or 0.0), 2),
+            "test_seconds": round(self.test_seconds, 2),
             "skips": dict(sorted(self.skips.items())),
         }
 
@@ -132,12 +151,17 @@ class Matrix:
         self.rows = {place.name: Row() for place in found.places}
         self._failures: dict[tuple[str, str], Failure] = {}
 
+    def pytest_ksmtests_stage(self, kernel: str) -> None:
+        """Note when a kernel begins."""
+        self.rows[kernel].begin()
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count what the terminal counts."""
         place = self._find(report.nodeid)
         if place is None:
             return
         row = self.rows[place.name]
+        row.time(report)
         row.introduce(dict(report.user_properties))
         category = self._config.hook.pytest_report_teststatus(report=report, config=self._config)[0]
         if category:

@@ -81,7 +81,7 @@ def checkout(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path
     """A checkout with a suite of its own; `calls` in it has a line for each connection."""
     for room in ROOMS:
         (pytester.path / room).symlink_to(ROOT / room)
-    plugins = '("plugins.requirements", "plugins.kernels", "plugins.matrix")'
+    plugins = [f"plugins.{name}" for name in ("requirements", "stages", "kernels", "matrix")]
     pytester.makeconftest(f"pytest_plugins = {plugins}\n")
     pytester.makepyprojecttoml("[tool.pytest.ini_options]\npythonpath = ['.']\n")
     (pytester.mkpydir("suite") / "test_made_up.py").write_text(SUITE)
@@ -261,6 +261,7 @@ def test_workers_take_a_kernel_each(run: Run, checkout: Path) -> None:
         "two": (3, 1),
     }
     assert rows["one"]["release"] == os.uname().release
+    assert rows["one"]["seconds"] >= rows["one"]["boot_seconds"] + rows["one"]["test_seconds"] > 0
 
 
 LOSES = """

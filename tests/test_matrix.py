@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from bench import matrix
+from plugins.matrix import Row
 
 
 def row(**counts: int) -> dict[str, Any]:
@@ -13,6 +14,8 @@ def row(**counts: int) -> dict[str, Any]:
     return {
         **dict.fromkeys(("passed", "failed", "lacks_fix", "skipped", "xfailed", "xpassed"), 0),
         "boot_seconds": 1.5,
+        "seconds": 6.0,
+        "test_seconds": 2.5,
         **counts,
     }
 
@@ -65,3 +68,22 @@ def test_runs_are_compared(
     assert matrix.main(["--runs", str(len(runs)), "--kernel", "a"]) == status
     last = capsys.readouterr().out.splitlines()[-1]
     assert f'"same": {str(same).lower()}' in last
+
+
+def test_time_of_a_kernel_beside_what_it_cannot_do_without() -> None:
+    """Its boot and its tests; one that could not be had has neither."""
+    assert matrix.times(row()) == {"boot_seconds": 1.5, "seconds": 6.0, "over_own": 1.5}
+    nothing = dict.fromkeys(("boot_seconds", "seconds", "test_seconds"), 0.0)
+    assert matrix.times(nothing)["over_own"] == 0.0
+
+
+def test_time_of_subtests_is_their_tests() -> None:
+    """The test's own report has it, too."""
+    whole = pytest.TestReport("a", ("a", 1, "a"), {}, "passed", None, "call", duration=2.0)
+    part = pytest.TestReport("a", ("a", 1, "a"), {}, "passed", None, "call", duration=1.5)
+    part.context = None  # type: ignore[attr-defined]
+    kernel = Row()
+    kernel.begin()
+    for report in (part, whole):
+        kernel.time(report)
+    assert kernel.data()["test_seconds"] == 2.0
