@@ -20,6 +20,8 @@ from uapi import libc
 from uapi.libc import PAGE_SIZE, lib
 from uapi.vmstat import read_vmstat
 
+MOST_PLACINGS = 20  # of the same pages, until a clock that may stand still saw all copies
+
 pytestmark = [pytest.mark.zero_pages, pytest.mark.needs("ksm_zero_pages", "page_frames")]
 
 
@@ -52,16 +54,31 @@ def test_read_leaves_pages_shared(zeros: Region, ledger: OpenLedger) -> None:
     assert_zero_pages(zeros)
 
 
+def accounted_copies(copy_count: CopyCount, region: Region) -> int:
+    """How many copies delay accounting sees while each page of the region is written."""
+    before = copy_count(region.process)
+    region.write_each(unique_tokens(region.pages))
+    return copy_count(region.process) - before
+
+
 @pytest.mark.needs("copy_on_write_accounting")
-def test_write_fault_is_accounted_as_a_copy(zeros: Region, copy_count: CopyCount) -> None:
-    """Delay accounting sees a copy on write for each zero page written, and none the next time."""
-    copies = []
-    for _ in range(2):
-        before = copy_count(zeros.process)
-        zeros.write_each(unique_tokens(zeros.pages))
-        copies.append(copy_count(zeros.process) - before)
-    # The interpreter copies pages of its own now and then: never as many as the region has.
-    assert copies[0] >= zeros.pages > copies[1], copies
+def test_write_fault_is_accounted_as_a_copy(
+    ksm_alone: KsmAlone, zeros: Region, copy_count: CopyCount
+) -> None:
+    """Delay accounting sees a copy on write for each zero page written, and none the next time.
+
+    What takes no time is not counted (kernel/delayacct.c), and the scheduler's clock, where the TSC
+    is not stable, may stand still until the next tick: then the pages are placed once more.
+    """
+    for _ in range(MOST_PLACINGS):
+        copies, again = (accounted_copies(copy_count, zeros) for _ in range(2))
+        # The interpreter copies pages of its own now and then: never as many as the region has.
+        assert again < zeros.pages
+        if copies >= zeros.pages:
+            break
+        zeros.fill(ZEROS)
+        ksm_alone.wait_until_merged(zeros)
+    assert copies >= zeros.pages, f"the last of {MOST_PLACINGS} times"
 
 
 def ksm_copies(region: Region) -> list[int]:
