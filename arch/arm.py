@@ -19,7 +19,7 @@ ARCH = Arch(
         "unpoison": "32-bit ARM does not select ARCH_SUPPORTS_MEMORY_FAILURE",
         "pkeys": "32-bit ARM has no protection keys",
         "hmm_mirror": "32-bit ARM has no memory hotplug, and so no memory of devices",
-        "droppable_memory": "VMAs of 32-bit kernels have no flag for it",
+        "droppable_memory": "VMAs of 32-bit kernels have no flag for droppable memory",
         "sealing": "32-bit kernels have no mseal(2)",
         "mte": "only 64-bit ARM has the Memory Tagging Extension",
     },

@@ -16,7 +16,7 @@ ARCH = Arch(
         "movable_memory": "only 64-bit x86 has memory hotplug",
         "pkeys": "only 64-bit x86 has protection keys",
         "hmm_mirror": "only 64-bit x86 has memory hotplug, and so memory of devices",
-        "droppable_memory": "VMAs of 32-bit kernels have no flag for it",
+        "droppable_memory": "VMAs of 32-bit kernels have no flag for droppable memory",
         "sealing": "32-bit kernels have no mseal(2)",
         "mte": "only 64-bit ARM has the Memory Tagging Extension",
     },
