@@ -27,9 +27,11 @@ pytestmark = [pytest.mark.scanning, pytest.mark.needs("page_frames", "sparse_mem
 SMALLER = 1024  # times
 LIMIT = 32  # times the work; between 1, as it should be, and SMALLER
 PRESENT = 8  # pages
-ROUNDS = 3  # the cheapest counts: interrupts are charged to whom they interrupt
+ROUNDS = 3  # at least, because interrupts are charged to whom they interrupt
+MOST_ROUNDS = 30  # until a clock that stands still from one tick to the next saw any work
 
 SparseMemory: TypeAlias = Callable[[int], Region]
+Work: TypeAlias = Callable[[Region], int]
 
 
 @pytest.fixture
@@ -67,6 +69,22 @@ def merge(ksm_alone: KsmAlone, region: Region) -> None:
     ksm_alone.stop()
 
 
+def assert_not_more_work(work: Work, sparse: SparseMemory) -> None:
+    """The cheapest round over all of the range costs no more than any over a thousandth of it."""
+
+    def rounds(pages: int) -> list[int]:
+        region = sparse(pages)
+        spent: list[int] = []
+        while len(spent) < ROUNDS or (not any(spent) and len(spent) < MOST_ROUNDS):
+            spent.append(work(region))
+        region.unmap()
+        assert any(spent), f"no processor time in {MOST_ROUNDS} rounds"
+        return spent
+
+    small, large = max(rounds(SPARSE_PAGES // SMALLER)), min(rounds(SPARSE_PAGES))
+    assert large <= LIMIT * small, f"{large} ns, {large // small} times {small} ns"
+
+
 @pytest.mark.needs("ksmd_time")
 @pytest.mark.fixed_by(
     "ksm: use range-walk function to jump over holes in scan_get_next_rmap_item", "6.18"
@@ -75,40 +93,27 @@ def test_scanning_jumps_over_holes(ksm_alone: KsmAlone, sparse: SparseMemory) ->
     """A pass over sparse memory is no more work than one over dense memory."""
     clock = ksm.ksmd_clock()
 
-    def work(pages: int) -> int:
-        region = sparse(pages)
+    def work(region: Region) -> int:
         merge(ksm_alone, region)
         ksm_alone.pass_once()
-        spent = []
-        for _ in range(ROUNDS):
-            before = time.clock_gettime_ns(clock)
-            ksm_alone.pass_once()
-            spent.append(time.clock_gettime_ns(clock) - before)
-        region.unmap()
-        return min(spent)
+        before = time.clock_gettime_ns(clock)
+        ksm_alone.pass_once()
+        return time.clock_gettime_ns(clock) - before
 
-    small, large = work(SPARSE_PAGES // SMALLER), work(SPARSE_PAGES)
-    assert large <= LIMIT * small, f"{large} ns of ksmd, {large // small} times {small} ns"
+    assert_not_more_work(work, sparse)
 
 
 @pytest.mark.fixed_by("ksm: perform a range-walk in break_ksm", "6.19", stable=False)
 def test_unmerging_jumps_over_holes(ksm_alone: KsmAlone, sparse: SparseMemory) -> None:
     """MADV_UNMERGEABLE of sparse memory is no more work than that of dense memory."""
 
-    def work(pages: int) -> int:
-        region = sparse(pages)
-        spent = []
-        for _ in range(ROUNDS):
-            region.advise(lib.MADV_MERGEABLE)
-            merge(ksm_alone, region)
-            spent.append(
-                region.process.call(
-                    served.advice_time, region.address, region.length, lib.MADV_UNMERGEABLE
-                )
-            )
-            assert all(page.count(PageKind.ANON) for page in present(region))
-        region.unmap()
-        return min(spent)
+    def work(region: Region) -> int:
+        region.advise(lib.MADV_MERGEABLE)
+        merge(ksm_alone, region)
+        spent: int = region.process.call(
+            served.advice_time, region.address, region.length, lib.MADV_UNMERGEABLE
+        )
+        assert all(page.count(PageKind.ANON) for page in present(region))
+        return spent
 
-    small, large = work(SPARSE_PAGES // SMALLER), work(SPARSE_PAGES)
-    assert large <= LIMIT * small, f"{large} ns, {large // small} times {small} ns"
+    assert_not_more_work(work, sparse)
