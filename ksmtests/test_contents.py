@@ -248,6 +248,11 @@ def test_process_that_ksmd_has_forgotten_comes_back(
         assert pages.process.ksm_stat().rmap_items == 0
 
 
+@pytest.mark.upstream_bug_on(
+    "arm",
+    "a page that fork shares is lost to KSM when its merge fails halfway",
+    symbol="CONFIG_ARM_LPAE",
+)
 def test_page_that_a_fork_shares_does_not_merge_with_itself(
     ksm_alone: KsmAlone, region: RegionFactory, fork: Fork, books: ReadBooks
 ) -> None:
@@ -265,9 +270,10 @@ def test_page_that_a_fork_shares_does_not_merge_with_itself(
     ksm_alone.start()
     third = region(1, pattern)
     third.advise(lib.MADV_MERGEABLE)
-    for each in (ours, theirs, third):
-        ksm_alone.wait_until_merged(each)
-    assert ours.frames() == theirs.frames() == third.frames()
+    ksm_alone.wait_until_merged(third)
+    assert ksm_alone.wait_until(
+        lambda: ours.frames() == theirs.frames() == third.frames(), passes=30
+    ), (ours.describe(), theirs.describe(), third.describe())
     books().assert_has(shared=1, sharing=2)
     theirs.write(0, b"child")
     assert ours.read() == third.read() == pattern * (PAGE_SIZE // 16)

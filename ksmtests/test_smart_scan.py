@@ -166,6 +166,11 @@ def test_skipped_pages_are_not_unshared(passes: Passes, clever: Ksm, region: Reg
         assert volatile <= clever.pages_volatile <= volatile + foreign, f"pass {number}"
 
 
+@pytest.mark.upstream_bug_on(
+    "arm",
+    "with LPAE, pages that were just written merge at the second attempt",
+    symbol="CONFIG_ARM_LPAE",
+)
 @pytest.mark.needs("page_frames")
 @pytest.mark.usefixtures("ksm_alone")
 def test_skipped_page_merges_when_its_turn_comes(passes: Passes, region: RegionFactory) -> None:

@@ -27,6 +27,7 @@ pytestmark = [
 ]
 
 PAGES = 5
+MOST_PASSES = 30
 MERGES = ("ksm_merge_with_ksm_page", "ksm_merge_one_page")
 REMOVALS = ("ksm_remove_ksm_page", "ksm_remove_rmap_item")
 
@@ -55,6 +56,15 @@ def mergeable(
     mapped.advise(lib.MADV_MERGEABLE)
     enter = only(enters(mapped.process, trace))
     return mapped, enter.mm
+
+
+def pass_until_merged(ksm_alone: KsmAlone, mapped: Region) -> None:
+    """Two passes merge all pages, or the last of some where attempts fail (LPAE)."""
+    for _ in range(MOST_PASSES):
+        ksm_alone.pass_once()
+        if mapped.count(PageKind.KSM) == mapped.pages and len(set(mapped.frames())) == 1:
+            return
+    raise AssertionError(mapped.describe())
 
 
 def of(mm: str, events: list[KsmEvent]) -> list[KsmEvent]:
@@ -112,9 +122,7 @@ def test_mm_enters_anew_after_ksmd_has_dropped_it(
     mapped.advise(lib.MADV_MERGEABLE)
     enter = only(enters(mapped.process, trace))
     assert enter.mm == mm
-    for _ in range(2):
-        ksm_alone.pass_once()
-    assert mapped.count(PageKind.KSM) == mapped.pages, mapped.describe()
+    pass_until_merged(ksm_alone, mapped)
 
 
 @pytest.mark.parametrize("end", [Process.kill, Process.exit], ids=["kill", "exit"])
@@ -165,6 +173,11 @@ def test_batches_of_a_pass_are_one_scan(
     assert [event.name for event in scans] == ["ksm_start_scan", "ksm_stop_scan"]
 
 
+@pytest.mark.upstream_bug_on(
+    "arm",
+    "with LPAE, pages that were just written merge at the second attempt",
+    symbol="CONFIG_ARM_LPAE",
+)
 def test_merge_names_the_page(ksm_alone: KsmAlone, region: RegionFactory, trace: Instance) -> None:
     """Two pages become a KSM page, one by one, and the others are merged with it."""
     merged, mm = mergeable(region, trace)
@@ -172,11 +185,12 @@ def test_merge_names_the_page(ksm_alone: KsmAlone, region: RegionFactory, trace:
     ksm_alone.pass_once()
     assert of(mm, named(trace.events(), *MERGES)) == []
     ksm_alone.pass_once()
-    (frame,) = {state.pfn for state in merged.states()}
+    frames = set(merged.frames())
+    assert len(frames) == 1, merged.describe()
     events = of(mm, named(trace.events(), *MERGES))
     assert [event.with_ksm_page for event in events] == [False] + [True] * (PAGES - 1)
     assert {event.name for event in events} == {"ksm_merge_with_ksm_page"}
-    assert {(event.pfn, event.error) for event in events} == {(frame, 0)}
+    assert {(event.pfn, event.error) for event in events} == {(frame, 0) for frame in frames}
     assert len({event.item for event in events}) == PAGES
     # Nothing more happens to them.
     trace.clear()
@@ -201,6 +215,11 @@ def test_merge_that_fails_says_so(
     mapped.process.call(os.close, pinned)
 
 
+@pytest.mark.upstream_bug_on(
+    "arm",
+    "with LPAE, pages that were just written merge at the second attempt",
+    symbol="CONFIG_ARM_LPAE",
+)
 @pytest.mark.needs("ksm_zero_pages")
 def test_placing_names_the_zero_page(
     ksm_alone: KsmAlone, region: RegionFactory, trace: Instance
@@ -223,9 +242,8 @@ def merged_region(
 ) -> tuple[Region, int, list[KsmEvent]]:
     """A region that is one KSM page, its frame, and how it got there."""
     merged, mm = mergeable(region, trace)
-    for _ in range(2):
-        ksm_alone.pass_once()
-    (frame,) = {state.pfn for state in merged.states()}
+    pass_until_merged(ksm_alone, merged)
+    frame = merged.frames()[0]
     merges = of(mm, named(trace.events(), *MERGES))
     trace.clear()
     return merged, frame, merges

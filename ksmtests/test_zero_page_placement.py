@@ -39,7 +39,9 @@ def test_zero_pages_are_placed_and_counted(
 
 
 @pytest.mark.upstream_bug_on(
-    "arm", "with LPAE, freshly written zeros merge with each other", symbol="CONFIG_ARM_LPAE"
+    "arm",
+    "with LPAE, pages that were just written merge at the second attempt",
+    symbol="CONFIG_ARM_LPAE",
 )
 def test_fresh_zeros_are_placed_at_the_first_attempt(
     ksm_alone: KsmAlone, region: RegionFactory
