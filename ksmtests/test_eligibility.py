@@ -52,11 +52,15 @@ def anonymous(prot: int, flags: int = ANONYMOUS) -> Callable[[Process], Region]:
 
 
 def huge_pages(process: Process) -> Region:
-    """Memory of the hugetlb kind, with no pages yet: it needs none set aside."""
-    length = read_meminfo()["Hugepagesize"]
-    flags = ANONYMOUS | lib.MAP_HUGETLB | libc.MAP_NORESERVE
-    address = process.call(libc.mmap, length, WRITABLE, flags)
-    return Region(process, address, length // PAGE_SIZE)
+    """Memory of the hugetlb kind, with no pages yet: it needs none set aside.
+
+    Where it lies is not left to the kernel, as 7.2 with LPAE does not align it, and munmap(2) then
+    is a BUG in __unmap_hugepage_range().
+    """
+    place = Region.map_aligned(process, read_meminfo()["Hugepagesize"] // PAGE_SIZE)
+    flags = ANONYMOUS | lib.MAP_HUGETLB | libc.MAP_NORESERVE | lib.MAP_FIXED
+    process.call(libc.mmap, place.length, WRITABLE, flags, place.address)
+    return place
 
 
 def named(name: str) -> Callable[[Process], Region]:
