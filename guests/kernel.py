@@ -23,7 +23,7 @@ class Kernel(ABC):
     name: str
     arch: str  # Debian's name, which is also that of the machine (machines.py)
     append: str = field(default="", kw_only=True)  # more for the kernel's command line
-    memory_mib: int = field(default=512, kw_only=True)  # enough for 16 KiB pages, 32 MiB PMDs
+    memory_mib: int = field(default=512, kw_only=True)
     cpus: int = field(default=1, kw_only=True)
     nodes: int = field(default=1, kw_only=True)  # of NUMA, with equal shares of the memory
     machine: str = field(default="", kw_only=True)  # QEMU's, where it is not the usual one

@@ -41,7 +41,11 @@ def test_a_name_is_one_kernel() -> None:
     """An entry's keys become a kernel, and the package that is fetched for it."""
     (kernel,) = KNOWN.resolve("6.12-arm64-16k")
     assert kernel == PackagedKernel(
-        "6.12-arm64-16k", "arm64", "linux-image-arm64-16k", "bookworm-backports"
+        "6.12-arm64-16k",
+        "arm64",
+        "linux-image-arm64-16k",
+        "bookworm-backports",
+        memory_mib=1024,
     )
     assert kernel.debian == Package("linux-image-arm64-16k", "bookworm-backports", "arm64")
 
