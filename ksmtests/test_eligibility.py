@@ -57,7 +57,8 @@ def huge_pages(process: Process) -> Region:
     Where it lies is not left to the kernel, as 7.2 with LPAE does not align it, and munmap(2) then
     is a BUG in __unmap_hugepage_range().
     """
-    place = Region.map_aligned(process, read_meminfo()["Hugepagesize"] // PAGE_SIZE)
+    pages = read_meminfo()["Hugepagesize"] // PAGE_SIZE
+    place = Region.map_aligned(process, pages, lib.PROT_NONE)  # counts against no limit on memory
     flags = ANONYMOUS | lib.MAP_HUGETLB | libc.MAP_NORESERVE | lib.MAP_FIXED
     process.call(libc.mmap, place.length, WRITABLE, flags, place.address)
     return place

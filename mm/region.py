@@ -60,10 +60,12 @@ class Region:
         return region
 
     @classmethod
-    def map_aligned(cls, process: Process, pages: int) -> "Region":
+    def map_aligned(
+        cls, process: Process, pages: int, prot: int = lib.PROT_READ | lib.PROT_WRITE
+    ) -> "Region":
         """Map memory whose address is a multiple of its size, as a huge page needs."""
         length = pages * PAGE_SIZE
-        start = process.call(libc.mmap, 2 * length)
+        start = process.call(libc.mmap, 2 * length, prot)
         address = -(-start // length) * length
         if address > start:
             process.call(libc.munmap, start, address - start)

@@ -58,7 +58,7 @@ class Row:
         """Come to a stage."""
         self.begun = self.begun or time.monotonic()
 
-    def time(self, report: pytest.TestReport) -> None:
+    def add_time(self, report: pytest.TestReport) -> None:
         """Add up what phases of tests took, subtests included; this machine has no stages."""
         if not hasattr(report, "context"):  # a subtest's
             self.test_seconds += report.duration
@@ -161,7 +161,7 @@ class Matrix:
         if place is None:
             return
         row = self.rows[place.name]
-        row.time(report)
+        row.add_time(report)
         row.introduce(dict(report.user_properties))
         category = self._config.hook.pytest_report_teststatus(report=report, config=self._config)[0]
         if category:

@@ -85,5 +85,5 @@ def test_time_of_subtests_is_their_tests() -> None:
     kernel = Row()
     kernel.begin()
     for report in (part, whole):
-        kernel.time(report)
+        kernel.add_time(report)
     assert kernel.data()["test_seconds"] == 2.0
