@@ -4,11 +4,13 @@
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ksmtests import writers
+from ksmtests.copies import Step, assert_copies_of_each, writes
 from ksmtests.expectations import assert_merged_into_one, assert_unmerged, status_of
 from mm import served
 from mm.process import Process
@@ -18,7 +20,6 @@ from plugins.processes import Fork, RegionFactory
 from uapi import libc
 from uapi.libc import PAGE_SIZE, lib
 from uapi.pagemap import KPF_ANON, KPF_DIRTY, PageKind, frame_counts, frame_flags
-from uapi.vmstat import read_vmstat
 
 pytestmark = [pytest.mark.sharing, pytest.mark.needs("ksm_stat", "page_frames")]
 
@@ -29,6 +30,14 @@ def merged(ksm_alone: KsmAlone, region: RegionFactory) -> Region:
     pages = ksm_alone.merge(region(16))
     ksm_alone.stop()
     return pages
+
+
+def merge_anew(ksm_alone: KsmAlone, pages: Region) -> None:
+    """Have the pages be one KSM page once more; ksmd is stopped."""
+    pages.fill(unique_pattern())
+    ksm_alone.start()
+    ksm_alone.merge(pages)
+    ksm_alone.stop()
 
 
 @pytest.mark.parametrize("offset", [0, PAGE_SIZE // 2, PAGE_SIZE - 1], ids=["first", "mid", "last"])
@@ -81,33 +90,25 @@ def test_pages_that_were_replaced_are_free(ksm_alone: KsmAlone, region: RegionFa
 @pytest.mark.needs("vmstat_cow_ksm")
 def test_each_copy_is_counted_once(ksm_alone: KsmAlone, merged: Region) -> None:
     """cow_ksm of vmstat grows by one for each KSM page written to, and for no other write."""
-    pages, copies = merged.pages, []
-    for _ in range(3):
-        before = read_vmstat()["cow_ksm"]
-        merged.write_each(unique_tokens(pages))
-        written = read_vmstat()["cow_ksm"]
-        merged.write_each(unique_tokens(pages))
-        copies.append((written - before, read_vmstat()["cow_ksm"] - written))
-        merged.fill(unique_pattern())
-        ksm_alone.start()
-        ksm_alone.wait_until_merged(merged)
-        ksm_alone.stop()
-    # Other programs' copies come on top, though not every time.
-    assert min(copies) == (pages, 0), copies
+
+    def write_twice() -> list[Step]:
+        merge_anew(ksm_alone, merged)
+        return writes(merged) + writes(merged)
+
+    assert_copies_of_each(write_twice, [1] * merged.pages + [0] * merged.pages)
 
 
 @pytest.mark.needs("vmstat_cow_ksm")
 def test_unmerging_is_counted_as_copies(ksm_alone: KsmAlone, merged: Region) -> None:
     """So are the copies that MADV_UNMERGEABLE makes."""
-    copies = []
-    for _ in range(3):
-        before = read_vmstat()["cow_ksm"]
-        merged.advise(lib.MADV_UNMERGEABLE)
-        copies.append(read_vmstat()["cow_ksm"] - before)
-        ksm_alone.start()
-        ksm_alone.merge(merged)
-        ksm_alone.stop()
-    assert min(copies) == merged.pages, copies
+    first, second = merged.halves()
+    parts = [*(first.part(page, 1) for page in range(first.pages)), second]
+
+    def unmerge() -> list[Step]:
+        merge_anew(ksm_alone, merged)
+        return [partial(part.advise, lib.MADV_UNMERGEABLE) for part in parts]
+
+    assert_copies_of_each(unmerge, [part.pages for part in parts])
 
 
 @pytest.mark.needs("vmstat_cow_ksm")
@@ -116,16 +117,15 @@ def test_copies_of_ordinary_pages_are_not_counted(
 ) -> None:
     """What parent and child share since fork is copied without a word in cow_ksm."""
     ksm_alone.stop()
-    pages = region(16)
-    copies = []
-    for _ in range(3):
-        fork(pages.process)
-        shared = pages.frames()
-        before = read_vmstat()["cow_ksm"]
-        pages.write_each(unique_tokens(pages.pages))
-        copies.append(read_vmstat()["cow_ksm"] - before)
-        assert not set(shared) & set(pages.frames())
-    assert min(copies) == 0, copies  # other programs' copies come on top
+    pages, children = region(16), []
+
+    def write_shared() -> list[Step]:
+        children.append(pages.seen_from(fork(pages.process)))
+        assert children[-1].frames() == pages.frames()
+        return writes(pages)
+
+    assert_copies_of_each(write_shared, [0] * pages.pages)
+    assert not set(children[-1].frames()) & set(pages.frames())
 
 
 def test_last_sharer_gets_a_copy_too(

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Every way to unshare KSM-placed zero pages takes them out of both counts, and only them."""
 
-from itertools import pairwise
-
 import pytest
 
+from ksmtests.copies import copies_of_each, writes
 from ksmtests.expectations import (
     assert_not_mergeable,
     assert_unmerged,
@@ -18,7 +17,6 @@ from plugins.processes import RegionFactory
 from plugins.taskstats import CopyCount
 from uapi import libc
 from uapi.libc import PAGE_SIZE, lib
-from uapi.vmstat import read_vmstat
 
 MOST_PLACINGS = 20  # of the same pages, until a clock that may stand still saw all copies
 
@@ -81,15 +79,6 @@ def test_write_fault_is_accounted_as_a_copy(
     assert copies >= zeros.pages, f"the last of {MOST_PLACINGS} times"
 
 
-def ksm_copies(region: Region) -> list[int]:
-    """How many copies of KSM pages the system makes while each page of the region is written."""
-    counts = [read_vmstat()["cow_ksm"]]
-    for page, token in enumerate(unique_tokens(region.pages)):
-        region.write(page, token)
-        counts.append(read_vmstat()["cow_ksm"])
-    return [after - before for before, after in pairwise(counts)]
-
-
 @pytest.mark.needs("vmstat_cow_ksm")
 def test_unsharing_zero_pages_is_no_ksm_copy(zeros: Region, ksm_alone: KsmAlone) -> None:
     """vmstat's cow_ksm counts copies of KSM pages; the zero page is none, so it stands still."""
@@ -98,8 +87,8 @@ def test_unsharing_zero_pages_is_no_ksm_copy(zeros: Region, ksm_alone: KsmAlone)
     ksm_alone.merge(merged)
     ksm_alone.stop()
     # Other programs' copies come on top: they hide some writes of zero pages, and never all.
-    assert min(ksm_copies(merged)) >= 1
-    assert min(ksm_copies(zeros)) == 0
+    assert min(copies_of_each(writes(merged))) >= 1
+    assert min(copies_of_each(writes(zeros))) == 0
 
 
 def test_run_2_unshares_every_mergeable_page(

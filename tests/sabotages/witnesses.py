@@ -79,11 +79,11 @@ def _more_each_time(pages: int) -> Wraps:
     return {"uapi.taskstats.copy_on_write_count": wrap}
 
 
-def _cow_ksm(change: Callable[[Scene, int], int], to: str = "test_zero_page_unmerge") -> Wraps:
+def _cow_ksm(change: Callable[[Scene, int], int]) -> Wraps:
     def changed(scene: Scene, _: None, lines: dict[str, int]) -> dict[str, int]:
         return {**lines, "cow_ksm": change(scene, lines["cow_ksm"])}
 
-    return reading(f"ksmtests.{to}.read_vmstat", changed)
+    return reading("ksmtests.copies.read_vmstat", changed)
 
 
 def _noting_unshared(act: Act) -> Any:
@@ -98,7 +98,7 @@ def _noting_unshared(act: Act) -> Any:
 def _noting_written(act: Act) -> Any:
     """Keep in mind how many pages were written to."""
     pid = act.process.pid
-    act.scene.noted[pid] = act.scene.noted.get(pid, 0) + act.span[1] // PAGE_SIZE
+    act.scene.noted[pid] = act.scene.noted.get(pid, 0) - (-act.span[1] // PAGE_SIZE)
     return act.perform()
 
 
@@ -208,10 +208,8 @@ SABOTAGES = (
         "cow-ksm-with-all-pages",
         "vmstat's cow_ksm counts copies of whatever page",
         {
-            **called(_noting_written, served.store_each),
-            **_cow_ksm(
-                lambda scene, count: count + sum(scene.noted.values()), "test_copy_on_write"
-            ),
+            **called(_noting_written, served.store, served.store_each),
+            **_cow_ksm(lambda scene, count: count + sum(scene.noted.values())),
         },
     ),
     _sabotage(
