@@ -48,12 +48,12 @@ def enters(process: Process, trace: Instance) -> list[KsmEvent]:
 
 
 def mergeable(
-    region: RegionFactory, trace: Instance, fill: bytes | None = None
+    ksm_alone: KsmAlone, region: RegionFactory, trace: Instance, fill: bytes | None = None
 ) -> tuple[Region, str]:
     """Mergeable memory of a process new to KSM, and its mm, as traced."""
     trace.clear()
     mapped = region(PAGES, fill)
-    mapped.advise(lib.MADV_MERGEABLE)
+    ksm_alone.enter_ahead(mapped)
     enter = only(enters(mapped.process, trace))
     return mapped, enter.mm
 
@@ -96,12 +96,12 @@ def test_mm_enters_by_prctl(process: Process, trace: Instance) -> None:
 
 
 def test_child_enters_with_fork(
-    process: Process, region: RegionFactory, fork: Fork, trace: Instance
+    process: Process, ksm_alone: KsmAlone, region: RegionFactory, fork: Fork, trace: Instance
 ) -> None:
     """In its parent's thread, which makes the child's mm; a child of an unknown mm does not."""
     fork(process)
     assert enters(process, trace) == []
-    _, mm = mergeable(region, trace)
+    _, mm = mergeable(ksm_alone, region, trace)
     trace.clear()
     fork(process)
     enter = only(enters(process, trace))
@@ -112,7 +112,7 @@ def test_mm_enters_anew_after_ksmd_has_dropped_it(
     ksm_alone: KsmAlone, region: RegionFactory, trace: Instance
 ) -> None:
     """ksmd forgets an mm in which it finds nothing mergeable; the next advice makes it known."""
-    mapped, mm = mergeable(region, trace)
+    mapped, mm = mergeable(ksm_alone, region, trace)
     mapped.advise(lib.MADV_UNMERGEABLE)
     mapped.advise(lib.MADV_MERGEABLE)
     assert of(mm, named(trace.events(), "ksm_enter"))[1:] == []
@@ -127,10 +127,14 @@ def test_mm_enters_anew_after_ksmd_has_dropped_it(
 
 @pytest.mark.parametrize("end", [Process.kill, Process.exit], ids=["kill", "exit"])
 def test_mm_leaves_at_its_end(
-    end: Callable[[Process], int], process: Process, region: RegionFactory, trace: Instance
+    end: Callable[[Process], int],
+    process: Process,
+    ksm_alone: KsmAlone,
+    region: RegionFactory,
+    trace: Instance,
 ) -> None:
     """Once, and under the name it entered with."""
-    _, mm = mergeable(region, trace)
+    _, mm = mergeable(ksm_alone, region, trace)
     trace.clear()
     end(process)
     leave = only(of(mm, named(trace.events(), "ksm_exit")))
@@ -139,7 +143,7 @@ def test_mm_leaves_at_its_end(
 
 def test_pass_begins_and_ends(ksm_alone: KsmAlone, region: RegionFactory, trace: Instance) -> None:
     """With its number, which full_scans counts, and the items there are then."""
-    mergeable(region, trace)
+    mergeable(ksm_alone, region, trace)
     settings = ksm_alone.settings
     for _ in range(3):
         trace.clear()
@@ -162,7 +166,7 @@ def test_batches_of_a_pass_are_one_scan(
     ksm_alone: KsmAlone, region: RegionFactory, trace: Instance
 ) -> None:
     """However often ksmd sleeps in between."""
-    mergeable(region, trace)
+    mergeable(ksm_alone, region, trace)
     settings = ksm_alone.settings
     settings.pages_to_scan = 1
     trace.clear()
@@ -180,7 +184,7 @@ def test_batches_of_a_pass_are_one_scan(
 )
 def test_merge_names_the_page(ksm_alone: KsmAlone, region: RegionFactory, trace: Instance) -> None:
     """Two pages become a KSM page, one by one, and the others are merged with it."""
-    merged, mm = mergeable(region, trace)
+    merged, mm = mergeable(ksm_alone, region, trace)
     trace.clear()
     ksm_alone.pass_once()
     assert of(mm, named(trace.events(), *MERGES)) == []
@@ -203,7 +207,7 @@ def test_merge_that_fails_says_so(
     ksm_alone: KsmAlone, region: RegionFactory, trace: Instance
 ) -> None:
     """A pinned page cannot be merged: the attempt is traced with its error, pass by pass."""
-    mapped, mm = mergeable(region, trace)
+    mapped, mm = mergeable(ksm_alone, region, trace)
     pinned = mapped.process.call(io_uring.pin_pages, mapped.address, mapped.length)
     for _ in range(2):
         trace.clear()
@@ -225,7 +229,7 @@ def test_placing_names_the_zero_page(
     ksm_alone: KsmAlone, region: RegionFactory, trace: Instance
 ) -> None:
     """Each page of zeros is traced with the zero page it is replaced by."""
-    zeros, mm = mergeable(region, trace, ZEROS)
+    zeros, mm = mergeable(ksm_alone, region, trace, ZEROS)
     trace.clear()
     for _ in range(2):
         ksm_alone.pass_once()
@@ -241,7 +245,7 @@ def merged_region(
     ksm_alone: KsmAlone, region: RegionFactory, trace: Instance
 ) -> tuple[Region, int, list[KsmEvent]]:
     """A region that is one KSM page, its frame, and how it got there."""
-    merged, mm = mergeable(region, trace)
+    merged, mm = mergeable(ksm_alone, region, trace)
     pass_until_merged(ksm_alone, merged)
     frame = merged.frames()[0]
     merges = of(mm, named(trace.events(), *MERGES))
@@ -322,7 +326,7 @@ def test_stopped_ksmd_traces_nothing(
     ksm_alone: KsmAlone, region: RegionFactory, trace: Instance
 ) -> None:
     """What is traced is what ksmd does."""
-    merged, mm = mergeable(region, trace)
+    merged, mm = mergeable(ksm_alone, region, trace)
     trace.clear()
     merged.write_each(unique_tokens(merged.pages))
     ksm_alone.stop()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 
 from mm.region import Region
 from uapi.ksm import Ksm, RunState
+from uapi.libc import lib
 from uapi.pagemap import PageKind
 
 MERGED_KINDS = (PageKind.KSM, PageKind.ZERO)
@@ -107,6 +108,22 @@ def _scan_until(ksm: Ksm, done: Callable[[], bool]) -> None:
         ksm.run = RunState.STOP
         ksm.sleep_millisecs = nap
         patience = min(2 * patience, PATIENCE[1])
+
+
+def enter_ahead(ksm: Ksm, region: Region) -> None:
+    """MADV_MERGEABLE for a process new to KSM, with ksmd stopped at the end of a pass, as after it.
+
+    From the next pass on ksmd looks at its pages before those of other processes: a new one enters
+    ahead of the one that the scan has come to (__ksm_enter() in mm/ksm.c), which is the first then.
+    Behind others, equal pages may miss each other for many passes: a search of the unstable tree
+    gives up at a page that has gone since it was entered. Raises KsmdStalled.
+    """
+    batch = ksm.pages_to_scan
+    ksm.pages_to_scan = 1
+    batch_once(ksm)
+    ksm.pages_to_scan = batch
+    region.advise(lib.MADV_MERGEABLE)
+    pass_once(ksm)
 
 
 def scan_until(ksm: Ksm, done: Callable[[], bool]) -> None:

@@ -102,6 +102,13 @@ class KsmAlone(SharedKsm):
         """With ksmd stopped, have it end its pass; again, and it looks at each page just once."""
         scanning.pass_once(self.settings)
 
+    def enter_ahead(self, region: Region) -> None:
+        """MADV_MERGEABLE for a process new to KSM, whose pages ksmd is to look at before others'.
+
+        With ksmd stopped at the end of a pass, as it is afterwards. Needs pages_scanned.
+        """
+        scanning.enter_ahead(self.settings, region)
+
     def scan_until(self, done: Callable[[], bool]) -> None:
         """With ksmd stopped, have it look at page after page until `done()`. Needs pages_scanned.
 
