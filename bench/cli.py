@@ -6,6 +6,8 @@ import signal
 import sys
 from types import FrameType
 
+ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL")  # of util-linux
+
 
 def count(text: str) -> int:
     """A positive number, as an argument."""

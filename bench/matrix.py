@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.cli import ENDS_WITH_US
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 COUNTS = ("passed", "failed", "lacks_fix", "skipped", "xfailed")
 # A race of the kernel's own may be met or not: both are the expected outcome.
@@ -29,11 +31,11 @@ def run(arguments: Sequence[str]) -> tuple[int, dict[str, dict[str, Any]]]:
     """Run pytest; its exit status, and the row of each kernel."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "matrix.json"
-        command = [sys.executable, "-m", "pytest", "--matrix", str(file), *arguments]
+        pytest = (*ENDS_WITH_US, sys.executable, "-m", "pytest")
+        command = [*pytest, "--matrix", str(file), *arguments]
         done = subprocess.run(command, cwd=CHECKOUT, check=False)
-        rows: dict[str, dict[str, Any]] = (
-            json.loads(file.read_text("utf-8"))["kernels"] if file.exists() else {}
-        )
+        written = file.read_text("utf-8") if file.exists() else ""
+        rows: dict[str, dict[str, Any]] = json.loads(written)["kernels"] if written else {}
         return done.returncode, rows
 
 

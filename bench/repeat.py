@@ -13,9 +13,8 @@ import sys
 import time
 
 from bench import busy_neighbour
+from bench.cli import ENDS_WITH_US
 from bench.compare import CHECKOUT, PYTEST
-
-ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL")  # of util-linux
 
 
 def _options() -> argparse.Namespace:

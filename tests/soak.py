@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.repeat import ENDS_WITH_US
+from bench.cli import ENDS_WITH_US
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")

@@ -1,12 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0
 """What `bench.matrix` makes of the rows that `--matrix` wrote."""
 
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench import matrix
 from plugins.matrix import Row
+from tests.suite_run import wait_until
+
+SOON_S = 20.0
+ASLEEP = """#!/bin/sh
+echo $$ > "$0.pid"
+exec sleep 60
+"""
 
 
 def row(**counts: int) -> dict[str, Any]:
@@ -87,3 +99,37 @@ def test_time_of_subtests_is_their_tests() -> None:
     for report in (part, whole):
         kernel.add_time(report)
     assert kernel.data()["test_seconds"] == 2.0
+
+
+def test_pytest_ends_with_a_matrix_that_is_killed(tmp_path: Path) -> None:
+    """And with it the guests, and whatever else it started."""
+    python, written = tmp_path / "python", tmp_path / "python.pid"
+    python.write_text(ASLEEP)
+    python.chmod(0o700)
+    code = (
+        f"import sys; from bench import matrix; sys.executable = {str(python)!r}; matrix.main([])"
+    )
+    with subprocess.Popen((sys.executable, "-c", code), cwd=matrix.CHECKOUT) as process:
+        wait_until(
+            lambda: written.exists() and written.read_text().endswith("\n"), "pytest", SOON_S
+        )
+        pidfd = os.pidfd_open(int(written.read_text()))
+        process.kill()
+    try:
+        assert select.select([pidfd], [], [], SOON_S)[0], "pytest goes on"
+    finally:
+        os.close(pidfd)
+
+
+def test_pytest_that_ends_before_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file is empty: no kernel has a row."""
+    monkeypatch.setattr(sys, "executable", "false")
+    assert matrix.run([]) == (1, {})
+    run = subprocess.run
+
+    def refuse(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        Path(command[command.index("--matrix") + 1]).touch()
+        return run(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+    assert matrix.run([]) == (1, {})
