@@ -16,7 +16,7 @@ import pytest
 from mm.process import Process
 from mm.region import Region, unique_tokens
 from plugins.evidence import Evidence
-from plugins.ksm import KsmAlone
+from plugins.ksm import EnterFirst, KsmAlone
 from plugins.processes import RegionFactory
 from uapi import ksm
 from uapi.ksm import Ksm
@@ -65,10 +65,12 @@ def company(region: RegionFactory, start_process: StartProcess) -> Region:
 
 
 @pytest.fixture
-def memory(ksm_alone: KsmAlone, region: RegionFactory) -> Memory:
+def memory(
+    ksm_alone: KsmAlone, process: Process, region: RegionFactory, enter_first: EnterFirst
+) -> Memory:
     """Mergeable memory that ksmd has passed over often enough to know it; it is stopped."""
     ksm_alone.unmerge_all()
-    ksm_alone.stop()
+    enter_first(process)
     found = Memory(region(EQUAL), region(DIFFERENT), region(CHANGING))
     found.different.fill(unique_tokens(DIFFERENT))
     for each in (found.equal, found.different, found.changing):
@@ -176,12 +178,17 @@ def test_books_close_with_the_mm(
 
 
 def test_chains_hold_the_duplicates(
-    company: Region, ksm_alone: KsmAlone, region: RegionFactory, evidence: Evidence
+    company: Region,
+    ksm_alone: KsmAlone,
+    process: Process,
+    region: RegionFactory,
+    enter_first: EnterFirst,
+    evidence: Evidence,
 ) -> None:
     """Nine pages, three to a KSM page: one chain of three, which shrinks as they are written."""
     settings = ksm_alone.settings
     ksm_alone.limit_sharing(3)
-    ksm_alone.stop()
+    enter_first(process)
     merged = region(9)
     merged.advise(lib.MADV_MERGEABLE)
     for _ in range(4):
@@ -220,11 +227,15 @@ def test_page_below_the_limit_has_no_chain(ksm_alone: KsmAlone, evidence: Eviden
 @pytest.mark.sharing
 @pytest.mark.usefixtures("memory")
 def test_processes_add_up_to_the_system(
-    ksm_alone: KsmAlone, region: RegionFactory, start_process: StartProcess
+    ksm_alone: KsmAlone,
+    region: RegionFactory,
+    start_process: StartProcess,
+    enter_first: EnterFirst,
 ) -> None:
     """The system's counts are the sums of all processes': shared and sharing pages, and items."""
     settings = ksm_alone.settings
     across = [region(4, b"\1" * 16, process=start_process()) for _ in range(2)]
+    enter_first(*(each.process for each in across))
     for each in across:
         each.advise(lib.MADV_MERGEABLE)
     for _ in range(3):

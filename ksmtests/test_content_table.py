@@ -12,7 +12,7 @@ import pytest
 from ksmtests.expectations import assert_unmerged
 from mm.process import Process
 from mm.region import Region, unique_pattern
-from plugins.ksm import KsmAlone, ReadBooks
+from plugins.ksm import EnterFirst, KsmAlone, ReadBooks
 from plugins.processes import RegionFactory
 from uapi.libc import PAGE_SIZE, lib
 from uapi.pagemap import PageKind, frame_counts
@@ -66,9 +66,11 @@ def table(
     books: ReadBooks,
     region: RegionFactory,
     start_process: Callable[[], Process],
+    enter_first: EnterFirst,
 ) -> Table:
     """Three mergeable regions of three processes, of which the first is unlike the others."""
     regions = [region(PAGES, fill, process=start_process()) for fill in (C, A, A)]
+    enter_first(*(mapped.process for mapped in regions))
     for mapped in regions:
         mapped.advise(lib.MADV_MERGEABLE)
     return Table(regions, ksm_alone, books)

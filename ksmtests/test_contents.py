@@ -14,7 +14,7 @@ from ksmtests.expectations import assert_merged_into_one, assert_unmerged
 from mm import churning, served
 from mm.process import Process
 from mm.region import Region, unique_pattern, unique_tokens
-from plugins.ksm import KsmAlone, ReadBooks
+from plugins.ksm import EnterFirst, KsmAlone, ReadBooks
 from plugins.processes import Fork, RegionFactory
 from uapi.libc import PAGE_SIZE, lib
 from uapi.pagemap import PageKind, frame_counts
@@ -118,6 +118,7 @@ def test_many_contents_each_with_its_number_of_copies(
     ksm_alone: KsmAlone,
     region: RegionFactory,
     start_process: Callable[[], Process],
+    enter_first: EnterFirst,
     books: ReadBooks,
 ) -> None:
     """Content K is there K + 2 times, scattered over processes: a page each, and exact books."""
@@ -133,8 +134,11 @@ def test_many_contents_each_with_its_number_of_copies(
     for part in parts:
         mapped = region(len(part), process=start_process())
         mapped.fill([patterns[kind] for kind in part])
-        mapped.advise(lib.MADV_MERGEABLE)
         regions.append(mapped)
+    enter_first(*(mapped.process for mapped in regions))
+    for mapped in regions:
+        mapped.advise(lib.MADV_MERGEABLE)
+    ksm_alone.start()
     for mapped in regions:
         ksm_alone.wait_until_merged(mapped)
     books().assert_has(shared=kinds, sharing=len(copies) - kinds)
@@ -311,13 +315,19 @@ def test_change_while_a_page_is_merged_is_not_lost(
 
 @pytest.mark.parametrize("seed", range(3))
 def test_random_changes_leave_every_byte(
-    seed: int, ksm_alone: KsmAlone, start_process: Callable[[], Process], books: ReadBooks
+    seed: int,
+    ksm_alone: KsmAlone,
+    start_process: Callable[[], Process],
+    enter_first: EnterFirst,
+    books: ReadBooks,
 ) -> None:
     """Processes write, unmerge, discard, move, unmap and fork memory that ksmd merges meanwhile.
 
     Each knows what it has written, and compares it again and again (mm/churning.py).
     """
     crowd, contents = [start_process() for _ in range(3)], [unique_pattern() for _ in range(4)]
+    enter_first(*crowd)
+    ksm_alone.start()
     for number, process in enumerate(crowd):
         process.send(churning.churn, 10 * seed + number, contents, 120)
     regions = [

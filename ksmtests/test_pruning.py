@@ -14,7 +14,7 @@ import pytest
 
 from mm.process import Process
 from mm.region import Region, unique_pattern, unique_tokens
-from plugins.ksm import KsmAlone
+from plugins.ksm import EnterFirst, KsmAlone
 from plugins.processes import RegionFactory
 from uapi.libc import lib
 from uapi.pagemap import PageKind
@@ -43,7 +43,10 @@ class Chain:
 
 @pytest.fixture
 def chain(
-    ksm_alone: KsmAlone, region: RegionFactory, start_process: Callable[[], Process]
+    ksm_alone: KsmAlone,
+    region: RegionFactory,
+    start_process: Callable[[], Process],
+    enter_first: EnterFirst,
 ) -> Chain:
     """ksmd is stopped at the end of a pass, and the newcomer comes first in the next.
 
@@ -51,13 +54,13 @@ def chain(
     taken its checksum, and no more.
     """
     ksm_alone.limit_sharing(LIMIT)
-    ksm_alone.stop()
     ksm_alone.settings.stable_node_chains_prune_millisecs = NEVER
     pattern = unique_pattern()
     newcomer = region(1, process=start_process())
-    newcomer.advise(lib.MADV_MERGEABLE)
     sharers = region(LIMIT + 2, pattern, process=start_process())
-    sharers.advise(lib.MADV_MERGEABLE)
+    enter_first(newcomer.process, sharers.process)
+    for mapped in (newcomer, sharers):
+        mapped.advise(lib.MADV_MERGEABLE)
     for _ in range(3):
         ksm_alone.pass_once()
     frames = [state.pfn for state in sharers.states()]

@@ -10,7 +10,7 @@ import pytest
 from ksmtests.expectations import assert_merged_into_one, assert_unmerged
 from mm.process import Process
 from mm.region import unique_pattern
-from plugins.ksm import KsmAlone, ReadBooks
+from plugins.ksm import EnterFirst, KsmAlone, ReadBooks
 from plugins.processes import Fork, RegionFactory
 from uapi.libc import PAGE_SIZE, lib
 from uapi.pagemap import PageKind, frame_counts
@@ -20,10 +20,16 @@ pytestmark = [pytest.mark.sharing_limit, pytest.mark.needs("ksm_stat", "page_fra
 
 @pytest.mark.parametrize("limit", [2, 3, 7])
 def test_no_page_is_shared_beyond_the_limit(
-    limit: int, ksm_alone: KsmAlone, region: RegionFactory
+    limit: int,
+    ksm_alone: KsmAlone,
+    process: Process,
+    region: RegionFactory,
+    enter_first: EnterFirst,
 ) -> None:
     """Equal pages merge into as many KSM pages as the limit asks for, and no more than one more."""
     ksm_alone.limit_sharing(limit)
+    enter_first(process)
+    ksm_alone.start()
     merged = ksm_alone.merge(region(42))
     ksm_alone.stop()
     assert_merged_into_one(merged)
@@ -37,11 +43,13 @@ def test_no_page_is_shared_beyond_the_limit(
 
 @pytest.mark.fixed_by("mm/ksm: fix possible UAF of stable_node", "6.10")
 def test_chains_come_and_go_while_ksmd_walks_them(
-    ksm_alone: KsmAlone, region: RegionFactory
+    ksm_alone: KsmAlone, process: Process, region: RegionFactory, enter_first: EnterFirst
 ) -> None:
     """Duplicates of a KSM page are pruned and made anew; content and kernel stay sane."""
     ksm_alone.settings.stable_node_chains_prune_millisecs = 0
     ksm_alone.limit_sharing(2)
+    enter_first(process)
+    ksm_alone.start()
     merged = ksm_alone.merge(region(64))
     content = merged.read()
     for _ in range(10):
@@ -135,12 +143,14 @@ def test_limit_holds_across_processes(
     ksm_alone: KsmAlone,
     region: RegionFactory,
     start_process: Callable[[], Process],
+    enter_first: EnterFirst,
     books: ReadBooks,
 ) -> None:
     """Who maps a page does not matter, only how often it is mapped."""
     limited(3)
     pattern = unique_pattern()
     regions = [region(4, pattern, process=start_process()) for _ in range(3)]
+    enter_first(*(mapped.process for mapped in regions))
     for mapped in regions:
         mapped.advise(lib.MADV_MERGEABLE)
     settle(ksm_alone)

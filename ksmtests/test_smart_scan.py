@@ -11,9 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from mm import scanning
+from mm.process import Process
 from mm.region import Region, unique_tokens
 from plugins.evidence import Evidence
-from plugins.ksm import KsmAlone
+from plugins.ksm import EnterFirst, KsmAlone
 from plugins.processes import RegionFactory
 from uapi import ksm
 from uapi.ksm import Ksm
@@ -51,10 +52,10 @@ def skips() -> Iterator[bool]:
 
 
 @pytest.fixture
-def clever(ksm_alone: KsmAlone) -> Ksm:
+def clever(ksm_alone: KsmAlone, process: Process, enter_first: EnterFirst) -> Ksm:
     """smart_scan is on, and ksmd stopped; nothing has an age yet."""
     ksm_alone.unmerge_all()
-    ksm_alone.stop()
+    enter_first(process)
     ksm_alone.settings.smart_scan = True
     return ksm_alone.settings
 

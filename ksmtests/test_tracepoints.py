@@ -53,7 +53,9 @@ def mergeable(
     """Mergeable memory of a process new to KSM, and its mm, as traced."""
     trace.clear()
     mapped = region(PAGES, fill)
-    ksm_alone.enter_ahead(mapped)
+    ksm_alone.come_to_first()
+    mapped.advise(lib.MADV_MERGEABLE)
+    ksm_alone.pass_once()
     enter = only(enters(mapped.process, trace))
     return mapped, enter.mm
 

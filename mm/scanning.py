@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection
 
 from mm.region import Region
 from uapi.ksm import Ksm, RunState
-from uapi.libc import lib
 from uapi.pagemap import PageKind
 
 MERGED_KINDS = (PageKind.KSM, PageKind.ZERO)
@@ -110,20 +109,21 @@ def _scan_until(ksm: Ksm, done: Callable[[], bool]) -> None:
         patience = min(2 * patience, PATIENCE[1])
 
 
-def enter_ahead(ksm: Ksm, region: Region) -> None:
-    """MADV_MERGEABLE for a process new to KSM, with ksmd stopped at the end of a pass, as after it.
+def come_to_first(ksm: Ksm) -> None:
+    """Have ksmd, which is stopped and knows some process, end its pass and come to the first one.
 
-    From the next pass on ksmd looks at its pages before those of other processes: a new one enters
-    ahead of the one that the scan has come to (__ksm_enter() in mm/ksm.c), which is the first then.
-    Behind others, equal pages may miss each other for many passes: a search of the unstable tree
-    gives up at a page that has gone since it was entered. Raises KsmdStalled.
+    A process that then is new to KSM enters ahead of that (__ksm_enter() in mm/ksm.c), and from the
+    next pass on ksmd looks at its pages before all others. Behind others, equal pages may miss each
+    other for many passes: unstable_tree_search_insert() gives up at a page that has gone since it
+    was entered. Before 6.6 (pages_scanned) there is no telling where ksmd is, and it stays at the
+    end: a process enters last. Raises KsmdStalled.
     """
-    batch = ksm.pages_to_scan
-    ksm.pages_to_scan = 1
-    batch_once(ksm)
-    ksm.pages_to_scan = batch
-    region.advise(lib.MADV_MERGEABLE)
     pass_once(ksm)
+    if ksm.has("pages_scanned"):
+        batch = ksm.pages_to_scan
+        ksm.pages_to_scan = 1
+        batch_once(ksm)
+        ksm.pages_to_scan = batch
 
 
 def scan_until(ksm: Ksm, done: Callable[[], bool]) -> None:

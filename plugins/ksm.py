@@ -10,7 +10,7 @@ import fcntl
 import signal
 from collections.abc import Callable, Iterator
 from subprocess import CalledProcessError
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import pytest
 
@@ -22,7 +22,7 @@ from lease.membership import Membership, UnsafeDirectory
 from mm import scanning
 from mm.books import Books, read_books
 from mm.ledger import Ledger
-from mm.process import Zygote
+from mm.process import Process, Zygote
 from mm.region import Region
 from plugins.evidence import Evidence
 from plugins.requirements import architecture
@@ -33,6 +33,14 @@ from uapi.pagemap import PageKind
 
 OpenLedger: TypeAlias = Callable[[Region], Ledger]
 ReadBooks: TypeAlias = Callable[[], Books]
+
+
+class EnterFirst(Protocol):
+    """Has ksmd look at processes before all others."""
+
+    def __call__(self, *processes: Process) -> None:
+        """They are new to KSM. ksmd is stopped then, at the end of a pass. Raises KsmdStalled."""
+        ...
 
 
 class SharedKsm:
@@ -102,12 +110,12 @@ class KsmAlone(SharedKsm):
         """With ksmd stopped, have it end its pass; again, and it looks at each page just once."""
         scanning.pass_once(self.settings)
 
-    def enter_ahead(self, region: Region) -> None:
-        """MADV_MERGEABLE for a process new to KSM, whose pages ksmd is to look at before others'.
+    def come_to_first(self) -> None:
+        """With ksmd stopped, have it end its pass and come to the first process: it must know one.
 
-        With ksmd stopped at the end of a pass, as it is afterwards. Needs pages_scanned.
+        A process that is new to KSM then is looked at before all others, from the next pass on.
         """
-        scanning.enter_ahead(self.settings, region)
+        scanning.come_to_first(self.settings)
 
     def scan_until(self, done: Callable[[], bool]) -> None:
         """With ksmd stopped, have it look at page after page until `done()`. Needs pages_scanned.
@@ -224,10 +232,37 @@ def ledger(ksm_alone: KsmAlone, evidence: Evidence) -> OpenLedger:
 
 
 @pytest.fixture
-def books(ksm_alone: KsmAlone, evidence: Evidence) -> ReadBooks:
-    """Read KSM's books of shared pages, with ksmd stopped; they begin empty."""
+def enter_first(ksm_alone: KsmAlone, start_process: Callable[[], Process]) -> EnterFirst:
+    """Have ksmd look at processes before all others, whatever those do to their memory.
+
+    Each gets a mergeable page for it that nobody ever touches.
+    """
+
+    def make_known(process: Process) -> None:
+        Region.map(process, 1, prot=lib.PROT_NONE).advise(lib.MADV_MERGEABLE)
+
+    def enter(*processes: Process) -> None:
+        ksm_alone.stop()
+        make_known(start_process())  # else ksmd may know nobody, and makes no pass
+        ksm_alone.come_to_first()
+        for process in processes:
+            make_known(process)
+        ksm_alone.pass_once()
+
+    return enter
+
+
+@pytest.fixture
+def books(
+    ksm_alone: KsmAlone, evidence: Evidence, enter_first: EnterFirst, process: Process
+) -> ReadBooks:
+    """Read KSM's books of shared pages, with ksmd stopped; they begin empty.
+
+    The process under test is the first that ksmd looks at.
+    """
     # A process that is gone stays in them until ksmd next passes by, and is nobody's meanwhile.
     ksm_alone.unmerge_all()
+    enter_first(process)
     ksm_alone.start()
 
     def read() -> Books:
