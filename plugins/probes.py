@@ -124,7 +124,9 @@ def maps(flags: int) -> Callable[[], bool]:
         try:
             libc.mmap(length, flags=fixed, address=-(-start // length) * length)
         except OSError as error:
-            if error.errno in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENODEV, errno.ENOSYS):
+            # ENOENT: the processor has no huge pages of that size (hugetlb_file_setup()).
+            absent = (errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP, errno.ENODEV, errno.ENOSYS)
+            if error.errno in absent:
                 return False
             raise
         finally:
