@@ -239,13 +239,22 @@ def test_process_that_ksmd_has_forgotten_comes_back(
     """Without mergeable memory a process is dropped from the list, and taken up by new advice."""
     keeps_ksmd_awake = region(2, process=start_process())
     ksm_alone.merge(keeps_ksmd_awake)
+
+    def merge_first(pages: Region) -> Region:
+        ksm_alone.stop()
+        ksm_alone.come_to_first()
+        pages.advise(lib.MADV_MERGEABLE)
+        ksm_alone.start()
+        ksm_alone.wait_until_merged(pages)
+        return pages
+
     for _ in range(3):
-        pages = ksm_alone.merge(region(4))
+        pages = merge_first(region(4))
         content = pages.read()
         pages.advise(lib.MADV_UNMERGEABLE)
         ksm_alone.wait_for_passes()
         assert pages.process.ksm_stat().rmap_items == 0
-        ksm_alone.merge(pages)
+        merge_first(pages)
         assert pages.read() == content
         pages.unmap()
         ksm_alone.wait_for_passes()
@@ -301,10 +310,17 @@ def test_content_that_nobody_has_any_more_can_come_again(
 
 
 def test_change_while_a_page_is_merged_is_not_lost(
-    ksm_alone: KsmAlone, region: RegionFactory, start_process: Callable[[], Process]
+    ksm_alone: KsmAlone,
+    process: Process,
+    region: RegionFactory,
+    start_process: Callable[[], Process],
+    enter_first: EnterFirst,
 ) -> None:
     """What was equal when ksmd compared it is compared again when it cannot change any more."""
-    shared = ksm_alone.merge(region(2, process=start_process()))
+    other = start_process()
+    enter_first(other, process)
+    ksm_alone.start()
+    shared = ksm_alone.merge(region(2, process=other))
     content = shared.read()
     flipping = region(FLIPPING, content[:16])
     flipping.advise(lib.MADV_MERGEABLE)
